@@ -1,0 +1,8 @@
+//! Definitions: `topics/*.toml` and `dataflows/**/*.sql` parsed, checked and planned.
+//!
+//! Why it exists: one place where files become typed plans, with errors that name file, line and
+//! column. It knows neither log nor engine nor storage; it turns files into data. The only crate
+//! that names DataFusion.
+
+pub mod plan;
+pub mod program;

@@ -1,0 +1,206 @@
+//! The `Log` contract: what every log (in memory, embedded, Fluvio) promises, and what none does.
+//!
+//! # Operations
+//! [`Log::append`] stages sealed blocks; [`Log::commit`] appends the epoch entry that names them.
+//! The two may be one write (embedded) or several (Fluvio): between them a block is invisible.
+//!
+//! # Guarantees
+//! * **Atomicity**: after `commit` returned `Ok`, and after any crash that follows, the entry and
+//!   every block that it names are readable; after a crash before that, either all of them or none.
+//! * **Order**: entries have dense numbers from 0, strictly increasing `T`, and each names the hash
+//!   of its predecessor; a commit that does not continue the tail is refused and changes nothing.
+//! * **Offsets** exist only through entries: dense from 0 per (topic, partition).
+//! * **Integrity**: bytes come back exactly as they were written, or an error names what is damaged.
+//! * **Fencing**: an entry whose term is below the tail's is refused.
+//!
+//! # Not guaranteed
+//! * Staged blocks that no entry names may vanish at any time, or stay as unreachable garbage.
+//! * Nothing is promised about two processes that open one embedded log: the second is refused.
+//! * No meaning: blocks are opaque bytes here.
+//!
+//! # Failure
+//! An error from `commit` leaves the outcome unknown until the log is reopened; the caller must not
+//! continue on the same handle. Every other error leaves the log as it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use falaj_event::{LogTime, ProducerId, TopicId};
+
+use crate::epoch::EpochEntry;
+
+/// A block's random 128-bit id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockId(pub [u8; 16]);
+
+/// A sealed block on its way into the log.
+#[derive(Clone, Debug)]
+pub struct StagedBlock {
+    /// Its topic.
+    pub topic: TopicId,
+    /// Its partition.
+    pub partition: u32,
+    /// Its id, unique for ever.
+    pub id: BlockId,
+    /// Header and sealed body.
+    pub bytes: Arc<[u8]>,
+}
+
+/// Where an offset lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockLocation {
+    /// The epoch that committed the block.
+    pub epoch: u64,
+    /// That epoch's `T`.
+    pub t: LogTime,
+    /// The block.
+    pub block: BlockId,
+    /// Offset of the block's first event.
+    pub first_offset: u64,
+    /// Number of events in the block.
+    pub count: u32,
+}
+
+/// What became of a producer's sequence range (see [`crate::epoch::ProducerEntry`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerOutcome {
+    /// The epoch that carried it.
+    pub epoch: u64,
+    /// That epoch's `T`.
+    pub t: LogTime,
+    /// The entry that covers the asked sequence.
+    pub entry: crate::epoch::ProducerEntry,
+}
+
+/// Append-only storage of blocks and epoch entries. See the module's documentation for the contract.
+pub trait Log: Send + Sync + 'static {
+    /// Stages blocks for the next commit.
+    ///
+    /// # Errors
+    /// When storage fails; nothing is staged then.
+    fn append(&self, blocks: Vec<StagedBlock>) -> Result<(), LogError>;
+
+    /// Appends `entry`, which names staged blocks, durably. Wakes waiting readers.
+    ///
+    /// # Errors
+    /// [`LogError::NotTheTail`], [`LogError::Fenced`], [`LogError::MissingBlock`] (nothing changed)
+    /// or a storage failure (outcome unknown until reopened).
+    fn commit(&self, entry: &EpochEntry) -> Result<(), LogError>;
+
+    /// The newest entry; `None` on an empty log.
+    fn tail(&self) -> Option<Arc<EpochEntry>>;
+
+    /// The entry with this number.
+    ///
+    /// # Errors
+    /// When the stored bytes are damaged.
+    fn entry(&self, epoch: u64) -> Result<Option<Arc<EpochEntry>>, LogError>;
+
+    /// The newest entry with `T <= t`.
+    ///
+    /// # Errors
+    /// When the stored bytes are damaged.
+    fn entry_at(&self, t: LogTime) -> Result<Option<Arc<EpochEntry>>, LogError>;
+
+    /// The bytes of a committed block.
+    ///
+    /// # Errors
+    /// [`LogError::MissingBlock`], or damage.
+    fn block(&self, topic: TopicId, partition: u32, id: BlockId) -> Result<Arc<[u8]>, LogError>;
+
+    /// The offset that the next event of this partition will have.
+    fn next_offset(&self, topic: TopicId, partition: u32) -> u64;
+
+    /// The block that holds `offset`; `None` at or beyond [`Log::next_offset`].
+    ///
+    /// # Errors
+    /// When the stored bytes are damaged.
+    fn locate(
+        &self,
+        topic: TopicId,
+        partition: u32,
+        offset: u64,
+    ) -> Result<Option<BlockLocation>, LogError>;
+
+    /// What became of this producer's `sequence`, if any committed entry covers it.
+    ///
+    /// # Errors
+    /// When the stored bytes are damaged.
+    fn producer(
+        &self,
+        producer: ProducerId,
+        sequence: u64,
+    ) -> Result<Option<ProducerOutcome>, LogError>;
+
+    /// The greatest sequence of this producer in any committed entry.
+    ///
+    /// # Errors
+    /// When the stored bytes are damaged.
+    fn last_sequence(&self, producer: ProducerId) -> Result<Option<u64>, LogError>;
+
+    /// Blocks until an entry with a number above `epoch` (`None`: any entry) exists or `timeout`
+    /// has passed; returns the tail's number.
+    fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64>;
+}
+
+/// Why a log refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The entry does not continue the tail.
+    #[error("epoch {got} does not continue the log, whose next epoch is {expected}: {why}")]
+    NotTheTail {
+        /// The number that would continue the log.
+        expected: u64,
+        /// The number that was offered.
+        got: u64,
+        /// Which link is broken: number, T, previous hash or offsets.
+        why: String,
+    },
+    /// Another sequencer with a higher term has taken over.
+    #[error("term {got} is fenced off: the log is at term {current}; stop this sequencer")]
+    Fenced {
+        /// The tail's term.
+        current: u64,
+        /// The offered term.
+        got: u64,
+    },
+    /// An entry names a block that is not there.
+    #[error("block {block:?} of topic {topic:?} partition {partition} is not in the log")]
+    MissingBlock {
+        /// Topic.
+        topic: TopicId,
+        /// Partition.
+        partition: u32,
+        /// Block.
+        block: BlockId,
+    },
+    /// Bytes that are not what was written.
+    #[error("{place} is damaged: {why}")]
+    Damaged {
+        /// File, epoch, topic, partition, block or byte: as exactly as is known.
+        place: String,
+        /// What does not fit.
+        why: String,
+    },
+    /// The log ends before what was acknowledged.
+    #[error(
+        "the log ends at epoch {found:?} but epoch {acknowledged} (T {t}) was acknowledged: events \
+         are missing; restore the log directory from a copy, do not write to it"
+    )]
+    Truncated {
+        /// The newest entry found.
+        found: Option<u64>,
+        /// The newest entry that was acknowledged.
+        acknowledged: u64,
+        /// Its `T`.
+        t: LogTime,
+    },
+    /// The storage below failed.
+    #[error("the log's storage failed while {doing}: {source}")]
+    Storage {
+        /// The operation.
+        doing: &'static str,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
