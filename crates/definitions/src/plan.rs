@@ -47,6 +47,11 @@ pub struct ViewPlan {
     pub ttl_us: Option<u64>,
     /// How long history is kept. Microseconds.
     pub retain_us: u64,
+    /// After this long past its event time an event can no longer influence any row (other than by
+    /// the existence of its key and the key's latest event time), so stateful inputs may forget it.
+    /// `Some` only when every frame is RANGE, nothing is bare, and neither WHERE nor the key reads
+    /// a joined table; the largest `preceding + hop`. Microseconds.
+    pub horizon_us: Option<u64>,
     /// Header and documentation of the view.
     pub description: Description,
 }
