@@ -1,0 +1,29 @@
+//! The harness of the integration tests: temporary nodes, event generators, naive oracles.
+//!
+//! Does not know which test uses it.
+
+use std::path::PathBuf;
+
+/// The root of the source tree.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, PathBuf::from)
+}
+
+/// A data set that lies beside a working copy; `None`, with a line that says so, where it does not.
+pub fn shared_data(name: &str) -> Option<PathBuf> {
+    let path = root().parent()?.join("shared/data").join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: {} is not there", path.display());
+    None
+}
+
+/// Whether the slow tests were asked for (`FALAJ_SLOW=1`); says so where they were not.
+pub fn slow(what: &str) -> bool {
+    let asked = std::env::var_os("FALAJ_SLOW").is_some_and(|value| value != "0");
+    if !asked {
+        println!("skipped: {what} (set FALAJ_SLOW=1)");
+    }
+    asked
+}
