@@ -4,5 +4,10 @@
 //! column. It knows neither log nor engine nor storage; it turns files into data. The only crate
 //! that names DataFusion.
 
+pub mod catalog;
+pub mod diagnostics;
+pub mod expectations;
+pub mod functions;
 pub mod plan;
 pub mod program;
+pub mod topics;

@@ -1,0 +1,40 @@
+//! Topics as declared in `topics/*.toml`: schema, expectations and how the log keeps them.
+//!
+//! Does not know where files come from (see [`crate::catalog`]) or how events are stored.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use falaj_event::{Hash256, TopicSchema};
+
+use crate::expectations::Expectation;
+
+/// How far into the future of `T` an event may be dated when its topic does not say: 5 minutes.
+pub const DEFAULT_SKEW_US: u64 = 5 * 60 * 1_000_000;
+
+/// One topic, checked.
+#[derive(Clone, Debug)]
+pub struct TopicDefinition {
+    /// What every other crate needs to know of it.
+    pub schema: Arc<TopicSchema>,
+    /// What the topic is for.
+    pub description: String,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// What each column means; as many as `schema.columns`.
+    pub column_descriptions: Vec<String>,
+    /// What every event must meet.
+    pub expectations: Vec<Expectation>,
+    /// An event dated later than `T` plus this is rejected. Microseconds.
+    pub skew_us: u64,
+    /// How long events are kept; `None` is for ever. Microseconds.
+    pub retention_us: Option<u64>,
+    /// Where the topic's events may be kept and read, e.g. `AE`. Empty: anywhere.
+    pub jurisdictions: Vec<String>,
+    /// The file that declares it.
+    pub file: PathBuf,
+    /// The text of that file.
+    pub text: Arc<str>,
+    /// SHA-256 (domain `falaj.definition.topic.v1`) of the name and the text.
+    pub hash: Hash256,
+}
