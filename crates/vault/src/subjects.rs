@@ -259,6 +259,15 @@ impl SubjectKeys {
         keyring.keep_only_kek(id)?;
         Ok(true)
     }
+
+    /// Makes the file unwritable for this handle, as a full or failing disk would.
+    #[cfg(test)]
+    pub(crate) fn fail_next_append(&self) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((path, file)) = &mut writer.file {
+            *file = File::open(path).unwrap();
+        }
+    }
 }
 
 fn missing(known: &Known, subject: &[u8]) -> VaultError {

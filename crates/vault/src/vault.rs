@@ -233,3 +233,6 @@ fn block_aad(topic: TopicId, key: &KeyName, aad: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(aad);
     bytes
 }
+
+#[cfg(test)]
+mod tests;
