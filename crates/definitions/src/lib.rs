@@ -10,4 +10,5 @@ pub mod expectations;
 pub mod functions;
 pub mod plan;
 pub mod program;
+pub mod text;
 pub mod topics;
