@@ -10,5 +10,6 @@ pub mod expectations;
 pub mod functions;
 pub mod plan;
 pub mod program;
+pub mod sql;
 pub mod text;
 pub mod topics;

@@ -1,0 +1,1 @@
+//! The list resolves, is immutable, and its bits are golden.

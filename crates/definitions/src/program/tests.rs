@@ -1,0 +1,3 @@
+//! Programs are total, checked and independent of batching.
+
+use super::*;
