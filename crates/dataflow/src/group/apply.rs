@@ -1,0 +1,315 @@
+//! Events entering and leaving: single events given by the driver, and tiles that time takes out.
+//!
+//! Does not know rows or stored state.
+
+use falaj_event::EventOrder;
+
+use crate::aggregate::{Event, Lane, Parsed, Selector};
+use crate::group::key::KeyState;
+use crate::group::plan::{Compiled, Grid};
+use crate::group::{GroupCore, Pending, Scratch};
+
+impl KeyState {
+    /// Adds an event to the tiles and totals of every frame that it is not too late for. Returns
+    /// whether it was too late for some.
+    fn add(&mut self, plan: &Compiled, event: &Event<'_>) -> bool {
+        let event_time = event.order.event_time;
+        let mut late = false;
+        for (index, grid) in plan.grids.iter().enumerate() {
+            let (shape, tile) = (grid.shape(), grid.tile_of(event_time));
+            if grid.hop.is_some() && tile <= grid.gone() {
+                late = true;
+                continue;
+            }
+            let ring = &mut self.rings[index];
+            let (at, made) = ring.find_or_insert(shape, tile, grid.layout.empty());
+            grid.layout.add(&mut ring.slots(shape, at), event);
+            ring.count(shape, at, 1, 0);
+            for window in &grid.windows {
+                if tile <= window.limit {
+                    late = true;
+                    continue;
+                }
+                grid.layout.add(&mut self.totals(window, shape).0, event);
+                if made {
+                    self.next_leave = self.next_leave.min(grid.leave(tile, window));
+                }
+            }
+        }
+        late
+    }
+
+    /// Takes an event out of the tiles and totals that still hold it. It is no longer among the
+    /// kept events.
+    fn remove(&mut self, plan: &Compiled, event: &Event<'_>, again: &mut Scratch) {
+        for (index, grid) in plan.grids.iter().enumerate() {
+            let (shape, tile) = (grid.shape(), grid.tile_of(event.order.event_time));
+            let Some(at) = self.rings[index].find(shape, tile) else { continue };
+            let ring = &mut self.rings[index];
+            if ring.count(shape, at, 0, 1) == 0 {
+                ring.remove(shape, at);
+            } else {
+                again.stale.clear();
+                let slots = &mut ring.slots(shape, at);
+                grid.layout.remove(slots, event, &mut again.stale);
+                self.rebuild(plan, index, at, tile, again);
+            }
+            for window in &grid.windows {
+                if tile > window.limit {
+                    again.stale.clear();
+                    let (mut totals, rings) = self.totals(window, shape);
+                    grid.layout.remove(&mut totals, event, &mut again.stale);
+                    let ring = &rings[index];
+                    let live = ring.up_to(shape, window.limit)..ring.len(shape);
+                    for op in &again.stale {
+                        grid.layout.refold(*op, &mut totals, ring.parts(shape, live.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Folds the stale operators of a tile anew over the events kept.
+    fn rebuild(&mut self, plan: &Compiled, index: usize, at: usize, tile: i64, again: &mut Scratch) {
+        let grid: &Grid = &plan.grids[index];
+        if again.stale.is_empty() {
+            return;
+        }
+        let Self { rings, events, .. } = self;
+        let mut slots = rings[index].slots(grid.shape(), at);
+        again.stale.iter().for_each(|op| grid.layout.reset(*op, &mut slots));
+        let (start, end) = grid.span(tile);
+        for (order, cells, count) in events.between(start, end) {
+            if !parse_kept(&plan.selector, &plan.lanes, cells, again) {
+                continue;
+            }
+            let event = Event { parsed: &again.parsed, cells, order };
+            for _ in 0..count {
+                grid.layout.readd(&again.stale, &mut slots, &event);
+            }
+        }
+    }
+
+    /// Takes out what has left by now; says whether that was anything.
+    fn expire(
+        &mut self,
+        plan: &Compiled,
+        stale: &mut Vec<usize>,
+        mut gone: impl FnMut(u8, i64),
+    ) -> bool {
+        let mut changed = false;
+        let mut next = i64::MAX;
+        for (index, grid) in plan.grids.iter().enumerate() {
+            let shape = grid.shape();
+            for window in &grid.windows {
+                let (mut totals, rings) = self.totals(window, shape);
+                let ring = &rings[index];
+                let start = ring.up_to(shape, window.previous);
+                let end = ring.up_to(shape, window.limit);
+                if end < ring.len(shape) {
+                    next = next.min(grid.leave(ring.tile(shape, end), window));
+                }
+                if start == end {
+                    continue;
+                }
+                changed = true;
+                stale.clear();
+                for part in ring.parts(shape, start..end) {
+                    grid.layout.subtract(&mut totals, part, stale);
+                }
+                for op in stale.iter() {
+                    grid.layout.refold(*op, &mut totals, ring.parts(shape, end..ring.len(shape)));
+                }
+            }
+            if grid.hop.is_some() {
+                let ring = &mut self.rings[index];
+                for _ in 0..ring.up_to(shape, grid.gone()) {
+                    let tile = ring.tile(shape, 0);
+                    if ring.remove(shape, 0) {
+                        gone(index as u8, tile);
+                    }
+                }
+            }
+        }
+        self.next_leave = next;
+        changed
+    }
+
+    /// Forgets events that can no longer be retracted, and asks to be called for the next one.
+    fn forget_past(&mut self, horizon_us: u64, now: i64) {
+        while let Some(first) = self.events.first() {
+            let end = past_horizon_at(first.event_time, horizon_us);
+            if end > now {
+                self.next_leave = self.next_leave.min(end);
+                break;
+            }
+            self.make_permanent(first.event_time);
+            self.events.forget_first();
+        }
+    }
+
+    fn make_permanent(&mut self, event_time: i64) {
+        if self.permanent.is_none_or(|have| have < event_time) {
+            self.permanent = Some(event_time);
+            self.meta_dirty = true;
+        }
+    }
+}
+
+/// When an event is past the horizon.
+fn past_horizon_at(event_time: i64, horizon_us: u64) -> i64 {
+    i64::try_from(i128::from(event_time) + i128::from(horizon_us)).unwrap_or(i64::MAX)
+}
+
+/// Reads the lanes' inputs of a kept event, which has been read before.
+fn parse_kept(selector: &Selector, lanes: &[Lane], cells: &[u8], again: &mut Scratch) -> bool {
+    let found = selector.ranges(cells, &mut again.ranges).is_some();
+    again.parsed.clear();
+    if found {
+        again.parsed.extend(lanes.iter().map(|lane| lane.parse(cells, &again.ranges)));
+    }
+    found
+}
+
+impl GroupCore {
+    /// Enters the event whose inputs have just been read.
+    pub(super) fn insert(&mut self, id: u32, order: &EventOrder, cells: &[u8]) {
+        let Some(state) = self.keys[id as usize].as_mut() else { return };
+        let parsed: &[Parsed] = &self.scratch.parsed;
+        let before = state.next_leave;
+        let late = state.add(&self.plan, &Event { parsed, cells, order });
+        self.late += u64::from(late);
+        if !self.retractable {
+            if self.plan.keep > 0 && state.events.keep_recent(*order, cells, self.plan.keep) {
+                state.meta_dirty = true;
+            }
+            if state.latest.is_none_or(|latest| latest < order.event_time) {
+                state.latest = Some(order.event_time);
+                state.meta_dirty = true;
+            }
+        }
+        if state.next_leave < before {
+            self.wheel.push(state.next_leave, id);
+        }
+        self.touch(id);
+        self.mark_dirty(id);
+    }
+
+    pub(super) fn touch(&mut self, id: u32) {
+        if let Some(state) = self.keys[id as usize].as_mut().filter(|state| !state.touched) {
+            state.touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    fn mark_dirty(&mut self, id: u32) {
+        if let Some(state) = self.keys[id as usize].as_mut().filter(|state| !state.dirty) {
+            state.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// Takes out of every key what has left by now.
+    pub(super) fn expire(&mut self) {
+        while let Some((time, id)) = self.wheel.pop(self.now) {
+            let Some(state) = self.keys[id as usize].as_mut() else { continue };
+            if state.next_leave != time {
+                continue;
+            }
+            let left = &mut self.left;
+            let keep_left = !self.retractable;
+            let changed = state.expire(&self.plan, &mut self.scratch.stale, |grid, tile| {
+                if keep_left {
+                    left.push((id, grid, tile));
+                }
+            });
+            if let Some(horizon_us) = self.horizon_us.filter(|_| self.retractable) {
+                state.forget_past(horizon_us, self.now);
+            }
+            let (next, meta_dirty) = (state.next_leave, state.meta_dirty);
+            self.wheel.push(next, id);
+            if changed {
+                self.touch(id);
+            }
+            if meta_dirty {
+                self.mark_dirty(id);
+            }
+        }
+    }
+
+    /// Enters and retracts what was given for a retractable view, consolidated: what was added and
+    /// taken back before it became visible never was.
+    pub(super) fn apply_pending(&mut self) {
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.sort_unstable();
+        let mut rest = pending.into_iter().peekable();
+        while let Some(mut change) = rest.next() {
+            while let Some(same) = rest.next_if(|next| {
+                next.order == change.order && next.cells == change.cells && next.key == change.key
+            }) {
+                change.diff += same.diff;
+            }
+            // A row that was given has been read once already.
+            if change.diff != 0 && self.parse(&change.key, &change.cells).is_ok() {
+                self.apply(change);
+            }
+        }
+    }
+
+    fn apply(&mut self, change: Pending) {
+        let Pending { key, order, cells, diff } = change;
+        let past = self
+            .horizon_us
+            .is_some_and(|horizon| past_horizon_at(order.event_time, horizon) <= self.now);
+        let count = diff.unsigned_abs() as u64;
+        if diff > 0 {
+            let id = self.intern(&key);
+            if past {
+                self.late += count;
+                if let Some(state) = self.keys[id as usize].as_mut() {
+                    state.make_permanent(order.event_time);
+                }
+                self.touch(id);
+                self.mark_dirty(id);
+                return;
+            }
+            for _ in 0..count {
+                self.insert(id, &order, &cells);
+            }
+            self.keep_retractable(id, order, cells, count);
+        } else if !past {
+            self.retract(&key, order, cells, count);
+        }
+    }
+
+    fn keep_retractable(&mut self, id: u32, order: EventOrder, cells: Box<[u8]>, count: u64) {
+        let Some(state) = self.keys[id as usize].as_mut() else { return };
+        state.events.insert(order, cells, count);
+        if let Some(horizon_us) = self.horizon_us {
+            let end = past_horizon_at(order.event_time, horizon_us);
+            if end < state.next_leave {
+                state.next_leave = end;
+                self.wheel.push(end, id);
+            }
+        }
+    }
+
+    fn retract(&mut self, key: &[u8], order: EventOrder, cells: Box<[u8]>, count: u64) {
+        let state = self.find(key).and_then(|id| Some((id, self.keys[id as usize].as_mut()?)));
+        let Some((id, state)) = state else {
+            self.invalid_retractions += count;
+            return;
+        };
+        let taken = state.events.remove(order, cells.clone(), count);
+        self.invalid_retractions += count - taken;
+        let parsed = std::mem::take(&mut self.scratch.parsed);
+        for _ in 0..taken {
+            let event = Event { parsed: &parsed, cells: &cells, order: &order };
+            state.remove(&self.plan, &event, &mut self.scratch);
+        }
+        self.scratch.parsed = parsed;
+        if taken > 0 {
+            self.touch(id);
+        }
+    }
+}

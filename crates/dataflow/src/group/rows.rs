@@ -1,0 +1,151 @@
+//! Giving out rows.
+//!
+//! Does not know how state changes.
+
+use falaj_event::{Value, encoding};
+
+use crate::aggregate::{Event, Object, Seen, Slots};
+use crate::group::key::KeyState;
+use crate::group::plan::{Compiled, Place};
+use crate::group::{GroupCore, GroupOutput, GroupRow};
+
+/// The slots of a frame filled for one row.
+struct Filled {
+    words: Vec<u64>,
+    objects: Vec<Object>,
+}
+
+impl KeyState {
+    /// The key's row, if it has events.
+    fn row(&self, plan: &Compiled) -> Option<GroupRow> {
+        let latest_event_time = match self.latest {
+            Some(latest) => latest,
+            None => self.permanent.max(self.events.last_time())?,
+        };
+        let mut values = Vec::with_capacity(plan.bare.len() + plan.calls.len());
+        self.push_bare(plan, &mut values);
+        let rows: Vec<Filled> = self.fill_rows(plan);
+        for (place, output) in &plan.calls {
+            let seen = match *place {
+                Place::Window { grid, window } => {
+                    let grid = &plan.grids[grid];
+                    self.seen_totals(&grid.windows[window], grid.shape())
+                }
+                Place::Lifetime { grid: index } => {
+                    let (grid, ring) = (&plan.grids[index], &self.rings[index]);
+                    if ring.len(grid.shape()) == 0 {
+                        values.push(output.render(Seen {
+                            words: grid.layout.empty(),
+                            objects: &Filled::new(&grid.layout).objects,
+                        }));
+                        continue;
+                    }
+                    ring.seen(grid.shape(), 0)
+                }
+                Place::Rows { frame } => {
+                    Seen { words: &rows[frame].words, objects: &rows[frame].objects }
+                }
+            };
+            values.push(output.render(seen));
+        }
+        Some(GroupRow { latest_event_time, values })
+    }
+
+    fn push_bare(&self, plan: &Compiled, values: &mut Vec<Value>) {
+        if plan.bare.is_empty() {
+            return;
+        }
+        let before = values.len();
+        self.events.latest(1, |_, cells| {
+            let row = encoding::decode_row(cells).unwrap_or_default();
+            values.extend(
+                plan.bare.iter().map(|column| row.get(*column).cloned().unwrap_or(Value::Error)),
+            );
+        });
+        values.resize(before + plan.bare.len(), Value::Null);
+    }
+
+    /// Folds every ROWS frame over the latest events.
+    fn fill_rows(&self, plan: &Compiled) -> Vec<Filled> {
+        let mut ranges = Vec::new();
+        let mut parsed = Vec::new();
+        let frames = plan.rows.iter().map(|frame| {
+            let mut filled = Filled::new(&frame.layout);
+            self.events.latest(frame.events, |order, cells| {
+                if plan.selector.ranges(cells, &mut ranges).is_some() {
+                    parsed.clear();
+                    parsed.extend(plan.lanes.iter().map(|lane| lane.parse(cells, &ranges)));
+                    let event = Event { parsed: &parsed, cells, order };
+                    frame.layout.add(&mut filled.slots(), &event);
+                }
+            });
+            filled
+        });
+        frames.collect()
+    }
+}
+
+impl Filled {
+    fn new(layout: &crate::aggregate::Layout) -> Self {
+        let objects = (0..layout.objects()).map(|_| None).collect();
+        Self { words: layout.empty().to_vec(), objects }
+    }
+
+    fn slots(&mut self) -> Slots<'_> {
+        Slots { words: &mut self.words, objects: &mut self.objects }
+    }
+}
+
+impl GroupCore {
+    /// The rows of the touched keys, ascending by key. Keys without events are forgotten.
+    pub(super) fn take_touched(&mut self) -> Vec<GroupOutput> {
+        let mut touched = std::mem::take(&mut self.touched);
+        let keys = &self.keys;
+        let key_of = |id: &u32| keys[*id as usize].as_ref().map(|state| state.key.as_ref());
+        // The first bytes settle nearly every comparison without a visit to the key.
+        let mut sorted: Vec<(u128, u32)> =
+            touched.iter().map(|id| (head(key_of(id).unwrap_or_default()), *id)).collect();
+        sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key_of(&a.1).cmp(&key_of(&b.1))));
+        touched.clear();
+        self.touched = touched;
+        let mut outputs = Vec::with_capacity(sorted.len());
+        for (_, id) in sorted {
+            let Some(state) = self.keys[id as usize].as_mut() else { continue };
+            state.touched = false;
+            let key = state.key.clone();
+            let row = state.row(&self.plan);
+            let known = std::mem::replace(&mut state.emitted, row.is_some());
+            let gone = row.is_none();
+            if known || !gone {
+                outputs.push(GroupOutput { key, row });
+            }
+            if gone {
+                self.forget(id);
+            }
+        }
+        outputs
+    }
+
+    /// Every row there is, ascending by key.
+    pub fn snapshot_rows(&self) -> Vec<GroupOutput> {
+        let mut outputs: Vec<GroupOutput> = self
+            .keys
+            .iter()
+            .flatten()
+            .filter_map(|state| {
+                let row = Some(state.row(&self.plan)?);
+                Some(GroupOutput { key: state.key.clone(), row })
+            })
+            .collect();
+        outputs.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        outputs
+    }
+}
+
+/// The first 16 bytes of a key, as a number that orders as they do.
+fn head(key: &[u8]) -> u128 {
+    let mut bytes = [0; 16];
+    let length = key.len().min(16);
+    bytes[..length].copy_from_slice(&key[..length]);
+    u128::from_be_bytes(bytes)
+}
