@@ -25,7 +25,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use falaj_event::{LogTime, ProducerId, TopicId};
+use falaj_event::{Hash256, LogTime, ProducerId, TopicId};
 
 use crate::epoch::EpochEntry;
 
@@ -46,18 +46,18 @@ pub struct StagedBlock {
     pub bytes: Arc<[u8]>,
 }
 
-/// Where an offset lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where an offset lives: what one epoch appended to its partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockLocation {
-    /// The epoch that committed the block.
+    /// The epoch that committed it.
     pub epoch: u64,
     /// That epoch's `T`.
     pub t: LogTime,
-    /// The block.
-    pub block: BlockId,
-    /// Offset of the block's first event.
+    /// The blocks, in order (one unless a log cannot coalesce).
+    pub blocks: Vec<BlockId>,
+    /// Offset of the first event in them.
     pub first_offset: u64,
-    /// Number of events in the block.
+    /// Number of events in them together.
     pub count: u32,
 }
 
@@ -83,8 +83,8 @@ pub trait Log: Send + Sync + 'static {
     /// Appends `entry`, which names staged blocks, durably. Wakes waiting readers.
     ///
     /// # Errors
-    /// [`LogError::NotTheTail`], [`LogError::Fenced`], [`LogError::MissingBlock`] (nothing changed)
-    /// or a storage failure (outcome unknown until reopened).
+    /// [`LogError::Malformed`], [`LogError::NotTheTail`], [`LogError::Fenced`],
+    /// [`LogError::MissingBlock`] (nothing changed; see [`check_continues`]) or a storage failure (outcome unknown until reopened).
     fn commit(&self, entry: &EpochEntry) -> Result<(), LogError>;
 
     /// The newest entry; `None` on an empty log.
@@ -111,7 +111,7 @@ pub trait Log: Send + Sync + 'static {
     /// The offset that the next event of this partition will have.
     fn next_offset(&self, topic: TopicId, partition: u32) -> u64;
 
-    /// The block that holds `offset`; `None` at or beyond [`Log::next_offset`].
+    /// The blocks of the epoch that appended `offset`; `None` at or beyond [`Log::next_offset`].
     ///
     /// # Errors
     /// When the stored bytes are damaged.
@@ -143,6 +143,44 @@ pub trait Log: Send + Sync + 'static {
     fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64>;
 }
 
+/// What every log checks before it commits `entry` after `tail`, given the partitions' next offsets.
+/// Whether the named blocks are there is left to the log.
+///
+/// # Errors
+/// [`LogError::Malformed`], [`LogError::Fenced`] or [`LogError::NotTheTail`].
+pub fn check_continues(
+    entry: &EpochEntry,
+    tail: Option<&EpochEntry>,
+    next_offset: impl Fn(TopicId, u32) -> u64,
+) -> Result<(), LogError> {
+    let record = &entry.record;
+    let expected = tail.map_or(0, |tail| tail.record.epoch + 1);
+    let refuse = |why: String| Err(LogError::NotTheTail { expected, got: record.epoch, why });
+    if let Some(tail) = tail.filter(|tail| record.term < tail.record.term) {
+        return Err(LogError::Fenced { current: tail.record.term, got: record.term });
+    }
+    if record.epoch != expected {
+        return refuse("its number".into());
+    }
+    if let Some(tail) = tail.filter(|tail| record.t <= tail.record.t) {
+        return refuse(format!("its T {} is not above {}", record.t, tail.record.t));
+    }
+    if record.previous != tail.map_or_else(Hash256::default, |tail| tail.record.hash()) {
+        return refuse("the hash of its predecessor".into());
+    }
+    entry.check().map_err(|why| LogError::Malformed { epoch: record.epoch, why })?;
+    for partition in &entry.partitions {
+        let next = next_offset(partition.topic, partition.partition);
+        if partition.first_offset != next {
+            return refuse(format!(
+                "partition {} of topic {:?} begins at offset {}, not {next}",
+                partition.partition, partition.topic, partition.first_offset
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Why a log refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -154,6 +192,14 @@ pub enum LogError {
         /// The number that was offered.
         got: u64,
         /// Which link is broken: number, T, previous hash or offsets.
+        why: String,
+    },
+    /// The entry's tables are not what its record commits to.
+    #[error("epoch {epoch} is not well formed: {why}")]
+    Malformed {
+        /// Its number.
+        epoch: u64,
+        /// What is wrong.
         why: String,
     },
     /// Another sequencer with a higher term has taken over.

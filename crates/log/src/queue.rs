@@ -1,0 +1,234 @@
+//! The bounded queue between callers and the sequencer's thread: back-pressure, group commit and
+//! the end of a sequencer.
+//!
+//! Does not know what an epoch is beyond the limits of one gathering.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use falaj_event::Hash256;
+
+use crate::submission::{Ack, Prepared, Reply, SubmitError};
+
+/// A reply that is given exactly once, whatever happens to its owner.
+pub(crate) struct ReplyOnce(Option<Reply>);
+
+impl ReplyOnce {
+    pub(crate) fn new(reply: Reply) -> Self {
+        Self(Some(reply))
+    }
+
+    pub(crate) fn send(mut self, outcome: Result<Ack, SubmitError>) {
+        if let Some(reply) = self.0.take() {
+            reply(outcome);
+        }
+    }
+}
+
+impl Drop for ReplyOnce {
+    fn drop(&mut self) {
+        if let Some(reply) = self.0.take() {
+            reply(Err(SubmitError::Poisoned { reason: "its thread ended".into() }));
+        }
+    }
+}
+
+/// A checked submission that waits for its epoch.
+pub(crate) struct Pending {
+    pub prepared: Prepared,
+    pub reply: ReplyOnce,
+    pub arrived: Instant,
+}
+
+impl Pending {
+    fn rows(&self) -> usize {
+        self.prepared.origin.rows()
+    }
+}
+
+pub(crate) enum Command {
+    Submit(Pending),
+    /// Definitions in force from the next epoch on, with the events that belong to that epoch.
+    Rotate(Hash256, Vec<Pending>),
+}
+
+/// Sizes of one gathering and of the queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub linger: Duration,
+    pub epoch_rows: usize,
+    pub epoch_bytes: usize,
+    pub queue_rows: usize,
+    pub queue_bytes: usize,
+}
+
+/// What one epoch is made from.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    pub definitions: Option<Hash256>,
+    pub pending: Vec<Pending>,
+    /// Nothing will come after this.
+    pub last: bool,
+}
+
+#[derive(Default)]
+struct State {
+    commands: VecDeque<Command>,
+    rows: usize,
+    bytes: usize,
+    rotations: usize,
+    closing: bool,
+    poisoned: Option<Arc<str>>,
+}
+
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    arrived: Condvar,
+    room: Condvar,
+    limits: Limits,
+}
+
+impl Queue {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            state: Mutex::default(),
+            arrived: Condvar::new(),
+            room: Condvar::new(),
+            limits,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock halfway through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_room_in(&self, state: &State) -> bool {
+        state.commands.is_empty()
+            || (state.rows < self.limits.queue_rows && state.bytes < self.limits.queue_bytes)
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.has_room_in(&self.state())
+    }
+
+    /// Puts a command at the end; waits for room unless `even_if_full`. A refused command's replies
+    /// are given.
+    pub(crate) fn push(&self, command: Command, even_if_full: bool) {
+        let mut state = self.state();
+        while !even_if_full && !state.closing && state.poisoned.is_none() && !self.has_room_in(&state)
+        {
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let refusal = match (&state.poisoned, state.closing) {
+            (Some(reason), _) => Some(SubmitError::Poisoned { reason: Arc::clone(reason) }),
+            (None, true) => Some(SubmitError::Closed),
+            (None, false) => None,
+        };
+        if let Some(error) = refusal {
+            drop(state);
+            return refuse(command, &error);
+        }
+        let pending = match &command {
+            Command::Submit(pending) => std::slice::from_ref(pending),
+            Command::Rotate(_, pending) => pending.as_slice(),
+        };
+        state.rows += pending.iter().map(Pending::rows).sum::<usize>();
+        state.bytes += pending.iter().map(|one| one.prepared.bytes).sum::<usize>();
+        state.rotations += usize::from(matches!(command, Command::Rotate(..)));
+        state.commands.push_back(command);
+        self.arrived.notify_one();
+    }
+
+    /// No submission is taken any more; what is queued will be.
+    pub(crate) fn close(&self) {
+        self.state().closing = true;
+        self.arrived.notify_all();
+        self.room.notify_all();
+    }
+
+    /// Why the sequencer stopped, if it did.
+    pub(crate) fn poisoned(&self) -> Option<Arc<str>> {
+        self.state().poisoned.clone()
+    }
+
+    /// Refuses everything, now and later.
+    pub(crate) fn poison(&self, reason: &Arc<str>) {
+        let mut state = self.state();
+        state.poisoned = Some(Arc::clone(reason));
+        let commands = std::mem::take(&mut state.commands);
+        drop(state);
+        self.room.notify_all();
+        for command in commands {
+            refuse(command, &SubmitError::Poisoned { reason: Arc::clone(reason) });
+        }
+    }
+
+    /// Waits for what makes up the next epoch, or until `tick_at`.
+    pub(crate) fn gather(&self, tick_at: Option<Instant>) -> Gathered {
+        let mut state = self.state();
+        loop {
+            let now = Instant::now();
+            let linger_end = match state.commands.front() {
+                Some(Command::Submit(first)) => Some(first.arrived + self.limits.linger),
+                Some(Command::Rotate(..)) => Some(now),
+                None => None,
+            };
+            let full = state.rows >= self.limits.epoch_rows
+                || state.bytes >= self.limits.epoch_bytes
+                || state.rotations > 0
+                || state.closing;
+            let wake_at = [linger_end, tick_at].into_iter().flatten().min();
+            if full || wake_at.is_some_and(|at| at <= now) {
+                return self.drain(state);
+            }
+            state = match wake_at {
+                Some(at) => {
+                    let waited = self.arrived.wait_timeout(state, at - now);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    fn drain(&self, mut state: MutexGuard<'_, State>) -> Gathered {
+        let mut gathered = Gathered::default();
+        let (mut rows, mut bytes) = (0, 0);
+        while rows < self.limits.epoch_rows && bytes < self.limits.epoch_bytes {
+            let pending = match state.commands.pop_front() {
+                None => break,
+                Some(Command::Submit(pending)) => vec![pending],
+                Some(rotate @ Command::Rotate(..)) if !gathered.pending.is_empty() => {
+                    // The events before it belong to an epoch under the old definitions.
+                    state.commands.push_front(rotate);
+                    break;
+                }
+                Some(Command::Rotate(definitions, pending)) => {
+                    state.rotations -= 1;
+                    gathered.definitions = Some(definitions);
+                    pending
+                }
+            };
+            rows += pending.iter().map(Pending::rows).sum::<usize>();
+            bytes += pending.iter().map(|one| one.prepared.bytes).sum::<usize>();
+            gathered.pending.extend(pending);
+        }
+        state.rows -= rows;
+        state.bytes -= bytes;
+        gathered.last = state.closing && state.commands.is_empty();
+        self.room.notify_all();
+        gathered
+    }
+}
+
+fn refuse(command: Command, error: &SubmitError) {
+    let pending = match command {
+        Command::Submit(pending) => vec![pending],
+        Command::Rotate(_, pending) => pending,
+    };
+    for one in pending {
+        one.reply.send(Err(error.clone()));
+    }
+}

@@ -1,0 +1,570 @@
+//! The sequencer end to end on a log in memory: order, deduplication, rejections, T, failure.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Int64Type;
+use falaj_event::{EventId, LogTime, Op, ProducerId, TopicId, TopicKind, partition_of};
+
+use super::*;
+use crate::admission::{AdmissionError, Candidate, Closing, Refusal};
+use crate::contract::{BlockId, BlockLocation, ProducerOutcome, StagedBlock};
+use crate::epoch::{EpochEntry, EpochRecord};
+use crate::submission::{AppendedRange, Rejections, rejection_id};
+use crate::testing::*;
+use crate::{MemoryLog, PiiMode, ReadOptions, Reader};
+
+const TILL: ProducerId = ProducerId([7; 16]);
+
+fn from_till(first_sequence: u64, sequences: u32) -> Origin {
+    Origin::Producer { producer: TILL, first_sequence, sequences }
+}
+
+struct Bench {
+    log: Arc<dyn Log>,
+    vault: Arc<Vault>,
+    topic: Arc<TopicSchema>,
+    handle: SequencerHandle,
+}
+
+impl Bench {
+    fn new(partitions: u32) -> Self {
+        Self::with(partitions, event_mode(), |parts| parts)
+    }
+
+    fn with(partitions: u32, options: Options, change: impl FnOnce(Parts) -> Parts) -> Self {
+        let (log, vault): (Arc<dyn Log>, _) = (Arc::new(MemoryLog::new()), vault());
+        let parts = change(parts(log, &vault));
+        let log = Arc::clone(&parts.log);
+        let handle = Sequencer::spawn(options, parts).unwrap();
+        Self { log, vault, topic: Arc::new(payments(partitions)), handle }
+    }
+
+    fn pay(&self, first: u64, rows: &[(&str, i64, i64)]) -> Result<Ack, SubmitError> {
+        let rows: Vec<_> = rows.iter().map(|(who, at, amount)| payment(who, *at, *amount)).collect();
+        let origin = from_till(first, u32::try_from(rows.len()).unwrap());
+        self.handle.append(&self.topic, origin, Ops::All(Op::Insert), batch(&self.topic, &rows))
+    }
+
+    fn reader(&self, pii: PiiMode) -> Reader {
+        let options = ReadOptions { pii, verify: true, ..ReadOptions::default() };
+        let schemas = schemas(&[&self.topic, &Arc::new(rejected_topic())]);
+        Reader::new(Arc::clone(&self.log), Arc::clone(&self.vault), schemas, options)
+    }
+}
+
+fn rejected_topic() -> TopicSchema {
+    let mut row = column("original", "string", true);
+    row.pii = true;
+    TopicSchema {
+        name: "payments.rejected".into(),
+        version: 1,
+        kind: TopicKind::Event,
+        columns: vec![column("id", "string", false), column("at", "timestamp", false), row],
+        key: vec![0],
+        event_time: 1,
+        subject: None,
+        partitions: 1,
+        derived: true,
+    }
+}
+
+fn rejections(rows: &[u32]) -> Rejections {
+    let schema = Arc::new(rejected_topic());
+    let values: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let text = |text: String| falaj_event::Value::String(text.into());
+            vec![text(row.to_string()), falaj_event::Value::Timestamp(0), text("{}".into())]
+        })
+        .collect();
+    Rejections {
+        batch: batch(&schema, &values),
+        schema,
+        rows: rows.to_vec(),
+        reasons: rows.iter().map(|row| vec![format!("amount of row {row} is negative")]).collect(),
+    }
+}
+
+fn submit(handle: &SequencerHandle, submission: impl FnOnce(Reply) -> Submission) -> Receiver<Result<Ack, SubmitError>> {
+    let (send, receive) = channel();
+    handle.submit(submission(Box::new(move |outcome| send.send(outcome).unwrap())));
+    receive
+}
+
+use crate::submission::Reply;
+
+#[test]
+fn events_come_back_as_they_went_in() {
+    let bench = Bench::new(1);
+    let ack = bench.pay(0, &[("ali", 50, 1), ("noor", 40, 2)]).unwrap();
+    assert_eq!((ack.t, ack.epoch, ack.accepted), (LogTime(50), 0, 2));
+    assert_eq!(ack.appended, [AppendedRange { partition: 0, first_offset: 0, count: 2 }]);
+    let ack = bench.pay(2, &[("ali", 45, 3)]).unwrap();
+    assert_eq!((ack.t, ack.epoch), (LogTime(51), 1));
+
+    let reader = bench.reader(PiiMode::Plain);
+    let epochs: Vec<_> = reader.epochs(0).map(Result::unwrap).collect();
+    assert_eq!(epochs.len(), 2);
+    let events = &epochs[0].topics[0];
+    assert_eq!((events.partition, events.first_offset, events.len()), (0, 0, 2));
+    assert_eq!(events.ops, [Op::Insert, Op::Insert]);
+    assert_eq!(events.event_id(1), Some(EventId::Producer { producer: TILL, sequence: 1 }));
+    assert_eq!(events.event_id(2), None);
+    let cards = events.batch.column(3).as_string::<i32>();
+    assert_eq!((cards.value(0), cards.value(1)), ("4000-ali", "4000-noor"));
+    assert_eq!(epochs[1].topics[0].first_offset, 2);
+    assert_eq!(epochs[1].record().previous, epochs[0].record().hash());
+    assert_eq!(bench.reader(PiiMode::Sealed).verify_epoch(1).map_err(|e| e.to_string()), Ok(()));
+    bench.handle.shutdown().unwrap();
+    assert!(matches!(bench.pay(3, &[("ali", 1, 1)]), Err(SubmitError::Closed)));
+}
+
+#[test]
+fn rows_go_to_the_partition_of_their_key_in_order() {
+    let bench = Bench::new(4);
+    let names: Vec<String> = (0..40).map(|i| format!("c{}", i % 13)).collect();
+    let rows: Vec<_> = names.iter().zip(0..).map(|(name, i)| (name.as_str(), i, i)).collect();
+    let ack = bench.pay(0, &rows).unwrap();
+    assert_eq!(ack.appended.iter().map(|range| range.count).sum::<u32>(), 40);
+    let epoch = bench.reader(PiiMode::Plain).epoch(0).unwrap().unwrap();
+    let mut seen = 0;
+    for events in &epoch.topics {
+        let customers = events.batch.column(0).as_string::<i32>();
+        let amounts = events.batch.column(2).as_primitive::<Int64Type>();
+        assert!(amounts.values().is_sorted());
+        for row in 0..events.len() {
+            let mut key = Vec::new();
+            falaj_event::encoding::encode_string(customers.value(row), &mut key);
+            assert_eq!(partition_of(&key, 4), events.partition);
+            let sequence = u64::try_from(amounts.value(row)).unwrap();
+            assert_eq!(events.event_id(row), Some(EventId::Producer { producer: TILL, sequence }));
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 40);
+    assert!(epoch.topics.len() > 1);
+}
+
+#[test]
+fn a_retry_gets_the_original_t() {
+    let bench = Bench::new(1);
+    let first = bench.pay(0, &[("ali", 50, 1), ("noor", 60, 2)]).unwrap();
+    bench.pay(2, &[("ali", 99, 3)]).unwrap();
+    let again = bench.pay(0, &[("ali", 50, 1), ("noor", 60, 2)]).unwrap();
+    assert_eq!((again.t, again.epoch, again.accepted), (first.t, first.epoch, 2));
+    assert!(again.appended.is_empty());
+    assert_eq!(bench.log.tail().unwrap().record.epoch, 1, "a pure retry makes no epoch");
+
+    let overlap = bench.pay(1, &[("noor", 60, 2), ("ali", 99, 3), ("sara", 100, 4)]).unwrap();
+    assert_eq!((overlap.accepted, overlap.epoch), (3, 2));
+    assert_eq!(overlap.appended, [AppendedRange { partition: 0, first_offset: 3, count: 1 }]);
+    let old: Vec<_> = overlap.duplicates.iter().map(|d| (d.position, d.count, d.epoch)).collect();
+    assert_eq!(old, [(0, 1, 0), (1, 1, 1)]);
+
+    bench.pay(10, &[("ali", 101, 5)]).unwrap();
+    let hole = bench.pay(5, &[("ali", 101, 5)]).unwrap_err();
+    assert!(matches!(hole, SubmitError::SequenceNotRecorded { sequence: 5, last: 10, .. }), "{hole}");
+    let other = Arc::new(TopicSchema { name: "other".into(), ..payments(1) });
+    let rows = batch(&other, &[payment("ali", 1, 1)]);
+    let used = bench.handle.append(&other, from_till(10, 1), Ops::All(Op::Insert), rows);
+    assert!(matches!(used, Err(SubmitError::SequenceOfOtherTopic { sequence: 10, .. })));
+}
+
+#[test]
+fn deduplication_survives_a_new_sequencer_on_the_same_log() {
+    let bench = Bench::new(1);
+    bench.pay(0, &[("ali", 50, 1)]).unwrap();
+    bench.handle.shutdown().unwrap();
+    let handle = Sequencer::spawn(event_mode(), parts(Arc::clone(&bench.log), &bench.vault)).unwrap();
+    assert_eq!(handle.term(), bench.handle.term() + 1);
+    let bench = Bench { handle, ..bench };
+    assert_eq!(bench.pay(0, &[("ali", 50, 1)]).unwrap().t, LogTime(50));
+    let next = bench.pay(1, &[("ali", 10, 1)]).unwrap();
+    assert_eq!((next.t, next.appended[0].first_offset), (LogTime(51), 1));
+    let stale = Options { term: Some(1), ..event_mode() };
+    let refused = Sequencer::spawn(stale, parts(Arc::clone(&bench.log), &bench.vault));
+    assert!(matches!(refused, Err(SequencerError::Log(LogError::Fenced { current: 2, got: 1 }))));
+}
+
+#[test]
+fn what_arrives_together_is_one_epoch() {
+    let options = Options { linger_us: 200_000, ..event_mode() };
+    let bench = Bench::with(1, options, |parts| parts);
+    let rows = |from: i64| batch(&bench.topic, &[payment("ali", from, 0), payment("noor", from, 1)]);
+    let submission = |first: u64, from: i64| {
+        let (schema, batch) = (Arc::clone(&bench.topic), rows(from));
+        move |reply| Submission {
+            schema,
+            origin: from_till(first, 2),
+            ops: Ops::All(Op::Insert),
+            batch,
+            positions: None,
+            rejected: None,
+            reply,
+        }
+    };
+    let waiting = [
+        submit(&bench.handle, submission(0, 5)),
+        submit(&bench.handle, submission(2, 9)),
+        submit(&bench.handle, submission(1, 5)),
+    ];
+    let acks: Vec<Ack> = waiting.iter().map(|one| one.recv().unwrap().unwrap()).collect();
+    assert!(acks.iter().all(|ack| (ack.epoch, ack.t) == (0, LogTime(9))), "{acks:?}");
+    assert_eq!(acks[1].appended[0].first_offset, 2);
+    assert!(acks[2].appended.is_empty());
+    assert_eq!(acks[2].duplicates.iter().map(|d| d.count).sum::<u32>(), 2);
+    let entry = bench.log.tail().unwrap();
+    assert_eq!((entry.record.events, entry.partitions[0].blocks.len()), (4, 1));
+    assert_eq!((entry.producers.len(), entry.producers[0].count), (1, 4));
+}
+
+#[test]
+fn rejected_rows_travel_in_the_same_epoch() {
+    let bench = Bench::new(1);
+    let good = [payment("ali", 70, 1), payment("sara", 60, 2)];
+    let submission = |reply: Reply| Submission {
+        schema: Arc::clone(&bench.topic),
+        origin: from_till(0, 4),
+        ops: Ops::All(Op::Insert),
+        batch: batch(&bench.topic, &good),
+        positions: Some(vec![0, 2]),
+        rejected: Some(rejections(&[1, 3])),
+        reply,
+    };
+    let ack = submit(&bench.handle, submission).recv().unwrap().unwrap();
+    assert_eq!((ack.accepted, ack.rejected.len()), (2, 2));
+    assert_eq!(ack.rejected[1].position, 3);
+    assert_eq!(ack.rejected[0].reasons, ["amount of row 1 is negative"]);
+    let epoch = bench.reader(PiiMode::Plain).epoch(0).unwrap().unwrap();
+    let rejected = TopicId::of("payments.rejected");
+    let events = epoch.topics.iter().find(|part| part.topic.id() == rejected).unwrap();
+    assert_eq!(events.len(), 2);
+    let times = crate::submission::event_times(events.batch.column(1)).unwrap();
+    assert_eq!(times, [70, 70]);
+    let original = EventId::Producer { producer: TILL, sequence: 3 };
+    assert_eq!(events.event_id(1), Some(rejection_id(rejected, &original)));
+    assert_eq!(events.batch.column(2).as_string::<i32>().value(0), "{}");
+    let again = submit(&bench.handle, submission).recv().unwrap().unwrap();
+    assert_eq!((again.accepted, again.t), (2, LogTime(70)));
+    let positions: Vec<u32> = again.rejected.iter().map(|row| row.position).collect();
+    assert_eq!(positions, [1, 3]);
+}
+
+/// Refuses rows whose amount is odd.
+struct NoOdd(Arc<AtomicBool>);
+
+impl Admission for NoOdd {
+    fn admit(
+        &mut self,
+        closing: &Closing,
+        candidates: &[Candidate<'_>],
+    ) -> Result<Vec<Refusal>, AdmissionError> {
+        assert!(closing.t > LogTime(0));
+        let mut refusals = Vec::new();
+        for (index, candidate) in candidates.iter().enumerate() {
+            let amounts = candidate.batch.column(2).as_primitive::<Int64Type>();
+            let rows: Vec<u32> =
+                (0..).zip(amounts.values()).filter(|(_, a)| *a % 2 != 0).map(|(row, _)| row).collect();
+            if !rows.is_empty() {
+                let all = rejections(&rows);
+                refusals.push(Refusal {
+                    candidate: index,
+                    reasons: vec![vec!["odd".into()]; rows.len()],
+                    rows,
+                    rejected: Some((all.schema, all.batch)),
+                });
+            }
+        }
+        Ok(refusals)
+    }
+
+    fn committed(&mut self, _record: &EpochRecord) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn the_admission_refuses_rows_at_close() {
+    let committed = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&committed);
+    let bench = Bench::with(2, event_mode(), |parts| Parts {
+        admission: Box::new(NoOdd(seen)),
+        ..parts
+    });
+    bench.pay(0, &[("ali", 9, 2)]).unwrap();
+    assert!(committed.load(Ordering::SeqCst));
+    let ack = bench.pay(0, &[("ali", 9, 2), ("noor", 10, 3), ("sara", 11, 4), ("ali", 12, 5)]).unwrap();
+    assert_eq!((ack.accepted, ack.appended.iter().map(|r| r.count).sum::<u32>()), (2, 1));
+    let told: Vec<_> = ack.rejected.iter().map(|row| (row.position, row.reasons.as_slice())).collect();
+    assert_eq!(told, [(1, &["odd".to_owned()][..]), (3, &["odd".to_owned()][..])]);
+    let epoch = bench.reader(PiiMode::Plain).epoch(1).unwrap().unwrap();
+    let rejected = TopicId::of("payments.rejected");
+    let (bad, good): (Vec<_>, Vec<_>) =
+        epoch.topics.iter().partition(|part| part.topic.id() == rejected);
+    assert_eq!((bad[0].len(), good.iter().map(|part| part.len()).sum::<usize>()), (2, 1));
+    let original = EventId::Producer { producer: TILL, sequence: 3 };
+    assert_eq!(bad[0].event_id(1), Some(rejection_id(rejected, &original)));
+    assert_eq!(good[0].batch.column(0).as_string::<i32>().value(0), "sara");
+    assert_eq!(epoch.entry.producers.len(), 3, "three fates");
+}
+
+#[test]
+fn wall_mode_ticks_and_never_goes_back() {
+    let clock = Arc::new(ManualClock::default());
+    clock.0.store(5_000, Ordering::SeqCst);
+    let given = Arc::clone(&clock);
+    let options = Options { tick_us: 5_000, linger_us: 0, ..Options::default() };
+    let bench = Bench::with(1, options, |parts| Parts { clock: given, ..parts });
+    assert_eq!(bench.log.wait_beyond(Some(1), Duration::from_secs(10)).map(|n| n >= 2), Some(true));
+    clock.0.store(1, Ordering::SeqCst);
+    let ack = bench.pay(0, &[("ali", 999_999, 1)]).unwrap();
+    bench.handle.shutdown().unwrap();
+    let mut last = LogTime(0);
+    for epoch in 0..=bench.log.tail().unwrap().record.epoch {
+        let record = &bench.log.entry(epoch).unwrap().unwrap().record;
+        assert!(record.t > last);
+        last = record.t;
+    }
+    assert!((5_000..6_000).contains(&ack.t.0), "{}", ack.t);
+}
+
+#[test]
+fn derived_events_do_not_move_t() {
+    let bench = Bench::new(1);
+    bench.pay(0, &[("ali", 50, 1)]).unwrap();
+    let topic = Arc::new(TopicSchema { name: "drift".into(), derived: true, ..payments(1) });
+    let rows = batch(&topic, &[payment("ali", 900, 0)]);
+    let id = Hash256([3; 32]);
+    let origin = Origin::Derived(vec![id]);
+    let ack = bench.handle.append(&topic, origin, Ops::All(Op::Insert), rows).unwrap();
+    assert_eq!(ack.t, LogTime(51));
+    assert!(bench.log.tail().unwrap().producers.is_empty());
+}
+
+#[test]
+fn definitions_change_between_epochs() {
+    let options = Options { linger_us: 100_000, ..event_mode() };
+    let bench = Bench::with(1, options, |parts| parts);
+    let submission = |first: u64| {
+        let (schema, batch) = (Arc::clone(&bench.topic), batch(&bench.topic, &[payment("a", 1, 1)]));
+        move |reply| Submission {
+            schema,
+            origin: from_till(first, 1),
+            ops: Ops::All(Op::Insert),
+            batch,
+            positions: None,
+            rejected: None,
+            reply,
+        }
+    };
+    let before = submit(&bench.handle, submission(0));
+    let (send, with) = channel();
+    let event = submission(1)(Box::new(move |outcome| send.send(outcome).unwrap()));
+    bench.handle.rotate_definitions(Hash256([1; 32]), vec![event]);
+    let after = submit(&bench.handle, submission(2));
+    let epochs = [&before, &with, &after].map(|one| one.recv().unwrap().unwrap().epoch);
+    assert_eq!(epochs, [0, 1, 1]);
+    let hash = |epoch| bench.log.entry(epoch).unwrap().unwrap().record.definitions;
+    assert_eq!((hash(0), hash(1)), (Hash256::default(), Hash256([1; 32])));
+}
+
+#[test]
+fn rows_of_two_schema_versions_share_a_block() {
+    let options = Options { linger_us: 200_000, ..event_mode() };
+    let bench = Bench::with(1, options, |parts| parts);
+    let newer = Arc::new(payments_2(1));
+    let mut row = payment("noor", 8, 2);
+    row.push(falaj_event::Value::String("till-1".into()));
+    let make = |schema: &Arc<TopicSchema>, first, row: Vec<_>| {
+        let (schema, batch) = (Arc::clone(schema), batch(schema, &[row]));
+        move |reply| Submission {
+            schema,
+            origin: from_till(first, 1),
+            ops: Ops::All(Op::Insert),
+            batch,
+            positions: None,
+            rejected: None,
+            reply,
+        }
+    };
+    let old = submit(&bench.handle, make(&bench.topic, 0, payment("ali", 7, 1)));
+    let new = submit(&bench.handle, make(&newer, 1, row));
+    assert_eq!(old.recv().unwrap().unwrap().epoch, new.recv().unwrap().unwrap().epoch);
+    let options = ReadOptions { pii: PiiMode::Plain, verify: true, ..ReadOptions::default() };
+    let reader = Reader::new(
+        Arc::clone(&bench.log),
+        Arc::clone(&bench.vault),
+        schemas(&[&bench.topic, &newer]),
+        options,
+    );
+    let epoch = reader.epoch(0).unwrap().unwrap();
+    let tills = epoch.topics[0].batch.column(4).as_string::<i32>();
+    assert!(tills.is_null(0) && tills.value(1) == "till-1");
+}
+
+#[test]
+fn malformed_submissions_are_answered_and_harm_nobody() {
+    let bench = Bench::new(1);
+    let malformed = |outcome: Result<Ack, SubmitError>, part: &str| {
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, SubmitError::Malformed { .. }), "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    let rows = batch(&bench.topic, &[payment("ali", 1, 1)]);
+    let send = |origin, ops, batch| bench.handle.append(&bench.topic, origin, ops, batch);
+    malformed(send(from_till(0, 2), Ops::All(Op::Insert), rows.clone()), "positions");
+    malformed(send(from_till(u64::MAX, 1), Ops::All(Op::Insert), rows.clone()), "overflow");
+    malformed(send(from_till(0, 1), Ops::All(Op::Delete), rows.clone()), "inserts");
+    malformed(send(from_till(0, 1), Ops::Each(vec![]), rows.clone()), "operations");
+    malformed(send(from_till(0, 1), Ops::All(Op::Insert), rows.project(&[0, 1]).unwrap()), "columns");
+    malformed(send(from_till(0, 0), Ops::All(Op::Insert), rows.slice(0, 0)), "no rows");
+    malformed(
+        send(from_till(0, 1), Ops::All(Op::Insert), rows.project(&[0, 0, 2, 3]).unwrap()),
+        "paid_at",
+    );
+    assert!(bench.log.tail().is_none());
+    assert_eq!(bench.pay(0, &[("ali", 1, 1)]).unwrap().epoch, 0);
+}
+
+/// A log whose commits fail on demand.
+struct Failing {
+    log: MemoryLog,
+    fail: AtomicBool,
+}
+
+impl Log for Failing {
+    fn append(&self, blocks: Vec<StagedBlock>) -> Result<(), LogError> {
+        self.log.append(blocks)
+    }
+    fn commit(&self, entry: &EpochEntry) -> Result<(), LogError> {
+        match self.fail.load(Ordering::SeqCst) {
+            true => Err(LogError::Storage { doing: "syncing", source: "disk full".into() }),
+            false => self.log.commit(entry),
+        }
+    }
+    fn tail(&self) -> Option<Arc<EpochEntry>> {
+        self.log.tail()
+    }
+    fn entry(&self, epoch: u64) -> Result<Option<Arc<EpochEntry>>, LogError> {
+        self.log.entry(epoch)
+    }
+    fn entry_at(&self, t: LogTime) -> Result<Option<Arc<EpochEntry>>, LogError> {
+        self.log.entry_at(t)
+    }
+    fn block(&self, topic: TopicId, partition: u32, id: BlockId) -> Result<Arc<[u8]>, LogError> {
+        self.log.block(topic, partition, id)
+    }
+    fn next_offset(&self, topic: TopicId, partition: u32) -> u64 {
+        self.log.next_offset(topic, partition)
+    }
+    fn locate(&self, topic: TopicId, partition: u32, offset: u64) -> Result<Option<BlockLocation>, LogError> {
+        self.log.locate(topic, partition, offset)
+    }
+    fn producer(&self, producer: ProducerId, sequence: u64) -> Result<Option<ProducerOutcome>, LogError> {
+        self.log.producer(producer, sequence)
+    }
+    fn last_sequence(&self, producer: ProducerId) -> Result<Option<u64>, LogError> {
+        self.log.last_sequence(producer)
+    }
+    fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64> {
+        self.log.wait_beyond(epoch, timeout)
+    }
+}
+
+#[test]
+fn a_failed_commit_poisons_the_handle() {
+    let log = Arc::new(Failing { log: MemoryLog::new(), fail: AtomicBool::new(false) });
+    let given = Arc::clone(&log);
+    let bench = Bench::with(1, event_mode(), |parts| Parts { log: given, ..parts });
+    bench.pay(0, &[("ali", 1, 1)]).unwrap();
+    log.fail.store(true, Ordering::SeqCst);
+    let error = bench.pay(1, &[("ali", 2, 1)]).unwrap_err();
+    assert!(matches!(&error, SubmitError::Poisoned { reason } if reason.contains("disk full")));
+    log.fail.store(false, Ordering::SeqCst);
+    assert!(matches!(bench.pay(1, &[("ali", 2, 1)]), Err(SubmitError::Poisoned { .. })));
+    assert!(bench.handle.stopped().unwrap().to_string().contains("writing epoch 1"));
+    assert!(bench.handle.shutdown().is_err());
+    let handle = Sequencer::spawn(event_mode(), parts(Arc::clone(&bench.log), &bench.vault)).unwrap();
+    let bench = Bench { handle, ..bench };
+    assert_eq!(bench.pay(1, &[("ali", 2, 1)]).unwrap().epoch, 1);
+}
+
+/// Panics when it is asked.
+struct Panics;
+
+impl Admission for Panics {
+    fn admit(&mut self, _: &Closing, _: &[Candidate<'_>]) -> Result<Vec<Refusal>, AdmissionError> {
+        panic!("a rule is wrong")
+    }
+}
+
+#[test]
+fn a_panic_leaves_nobody_waiting() {
+    let bench =
+        Bench::with(1, event_mode(), |parts| Parts { admission: Box::new(Panics), ..parts });
+    assert!(matches!(bench.pay(0, &[("ali", 1, 1)]), Err(SubmitError::Poisoned { .. })));
+    let stopped = std::iter::repeat_with(|| bench.handle.stopped()).find_map(|stopped| stopped);
+    assert!(stopped.unwrap().to_string().contains("a rule is wrong"));
+    assert!(bench.log.tail().is_none());
+}
+
+#[test]
+fn a_full_queue_gives_the_submission_back_and_blocks_the_patient() {
+    let options = Options { max_queue_events: 1, linger_us: 300_000, ..event_mode() };
+    let bench = Bench::with(1, options, |parts| parts);
+    let (send, receive) = channel();
+    let submission = |first| {
+        let send = send.clone();
+        Submission {
+            schema: Arc::clone(&bench.topic),
+            origin: from_till(first, 1),
+            ops: Ops::All(Op::Insert),
+            batch: batch(&bench.topic, &[payment("ali", 1, 1)]),
+            positions: None,
+            rejected: None,
+            reply: Box::new(move |outcome| send.send(outcome.map(|ack| ack.epoch)).unwrap()),
+        }
+    };
+    bench.handle.try_submit(submission(0)).map_err(|_| "full").unwrap();
+    let returned = bench.handle.try_submit(submission(1)).unwrap_err();
+    bench.handle.submit(*returned);
+    bench.handle.shutdown().unwrap();
+    let epochs: BTreeSet<u64> = receive.try_iter().map(Result::unwrap).collect();
+    assert_eq!(epochs, BTreeSet::from([0, 1]), "the second had to wait for room");
+}
+
+#[test]
+fn many_threads_lose_and_repeat_nothing() {
+    let bench = Bench::with(3, Options { linger_us: 100, ..event_mode() }, |parts| parts);
+    std::thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let (handle, topic) = (bench.handle.clone(), Arc::clone(&bench.topic));
+            scope.spawn(move || {
+                let producer = ProducerId([thread; 16]);
+                for round in 0..25_u64 {
+                    let row = |i: i64| payment(&format!("{thread}-{i}"), i, i);
+                    let rows = batch(&topic, &[row(1), row(2), row(3)]);
+                    let first_sequence = round * 3;
+                    let origin = Origin::Producer { producer, first_sequence, sequences: 3 };
+                    let ops = Ops::All(Op::Insert);
+                    let ack = handle.append(&topic, origin.clone(), ops.clone(), rows.clone());
+                    let again = handle.append(&topic, origin, ops, rows).unwrap();
+                    assert_eq!(again.t, ack.unwrap().t);
+                }
+            });
+        }
+    });
+    let mut ids = BTreeSet::new();
+    for epoch in bench.reader(PiiMode::Sealed).epochs(0) {
+        for events in epoch.unwrap().topics {
+            ids.extend((0..events.len()).filter_map(|row| events.event_id(row)));
+        }
+    }
+    assert_eq!(ids.len(), 300);
+    let total: u64 = (0..3).map(|p| bench.log.next_offset(bench.topic.id(), p)).sum();
+    assert_eq!(total, 300);
+}
