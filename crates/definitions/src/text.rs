@@ -124,7 +124,7 @@ pub(crate) fn date_from_days(days: i64) -> (i64, i64, i64) {
 }
 
 /// Takes exactly `count` digits off the front.
-fn digits<'a>(text: &'a str, count: usize) -> Option<(i64, &'a str)> {
+fn digits(text: &str, count: usize) -> Option<(i64, &str)> {
     let head = text.get(..count)?;
     if !head.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -297,7 +297,7 @@ fn parse_hex(text: &str) -> Option<Vec<u8>> {
 fn parse_base64(text: &str) -> Option<Vec<u8>> {
     let unpadded = text.trim_end_matches('=');
     let padding = text.len() - unpadded.len();
-    if padding > 2 || (padding > 0 && text.len() % 4 != 0) || unpadded.len() % 4 == 1 {
+    if padding > 2 || (padding > 0 && !text.len().is_multiple_of(4)) || unpadded.len() % 4 == 1 {
         return None;
     }
     let mut out = Vec::with_capacity(unpadded.len() * 3 / 4);

@@ -18,7 +18,7 @@ use falaj_event::{Hash256, TopicSchema};
 
 use crate::diagnostics::{Diagnostics, SourceFile};
 use crate::expectations::Expectation;
-pub use system::{REJECTED_SUFFIX, is_embedded, rejected_topic, system_topics};
+pub use system::{REJECTED_SUFFIX, is_embedded, parse_stored, rejected_topic, system_topics};
 
 /// How far into the future of `T` an event may be dated when its topic does not say: 5 minutes.
 pub const DEFAULT_SKEW_US: u64 = 5 * 60 * 1_000_000;

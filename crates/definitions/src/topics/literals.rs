@@ -22,7 +22,7 @@ pub(super) fn literal(literal: &DeValue<'_>, column_type: &ColumnType) -> Result
         ColumnType::Int8 => integer(literal, i8::MIN.into(), i8::MAX.into()),
         ColumnType::Int16 => integer(literal, i16::MIN.into(), i16::MAX.into()),
         ColumnType::Int32 => integer(literal, i32::MIN.into(), i32::MAX.into()),
-        ColumnType::Int64 => integer(literal, i64::MIN.into(), i64::MAX.into()),
+        ColumnType::Int64 => integer(literal, i64::MIN, i64::MAX),
         ColumnType::UInt8 => unsigned(literal, u8::MAX.into()),
         ColumnType::UInt16 => unsigned(literal, u16::MAX.into()),
         ColumnType::UInt32 => unsigned(literal, u32::MAX.into()),

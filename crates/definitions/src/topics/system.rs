@@ -41,6 +41,15 @@ pub fn system_topics() -> Result<Vec<Arc<TopicDefinition>>, Diagnostics> {
         .clone()
 }
 
+/// The topic whose definition was stored as `text`, be it the platform's own or not.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_stored(name: &str, text: &str) -> Result<TopicDefinition, Diagnostics> {
+    let origin = if name.starts_with(RESERVED_PREFIX) { Origin::System } else { Origin::User };
+    super::parse::parse(&SourceFile::new(format!("falaj.definitions/{name}"), text), origin)
+}
+
 /// Whether `text` is that of an embedded file: a checkout that holds them declares nothing new.
 pub fn is_embedded(text: &str) -> bool {
     FILES.iter().chain(&REJECTED).any(|(_, embedded)| *embedded == text)
@@ -60,8 +69,8 @@ fn template() -> Result<TopicDefinition, Diagnostics> {
 /// the platform's own topics, whose events are never rejected.
 ///
 /// The template's `subject` column takes the type of the source's subject (and is left out where it
-/// has none), so that one erasure reaches both; `row`, the original, is personal data when the
-/// source holds any. Its version is the source's, because its schema follows from it.
+/// has none), so that one erasure reaches both. `row`, the original, is always personal data: what
+/// nobody could read may hold anything. The version grows with the source's and the template's.
 ///
 /// # Errors
 /// As [`system_topics`].
@@ -72,10 +81,8 @@ pub fn rejected_topic(source: &TopicDefinition) -> Result<Option<TopicDefinition
     let template = template()?;
     let mut columns = template.schema.columns.clone();
     let mut column_descriptions = template.column_descriptions.clone();
-    let personal = source.schema.columns.iter().any(|column| column.pii);
+    let dearest = source.schema.columns.iter().map(|column| column.classification).max();
     for column in columns.iter_mut().filter(|column| column.name == "row") {
-        column.pii = personal;
-        let dearest = source.schema.columns.iter().map(|column| column.classification).max();
         column.classification = dearest.unwrap_or_default();
     }
     let mut subject = template.schema.subject;
@@ -95,7 +102,7 @@ pub fn rejected_topic(source: &TopicDefinition) -> Result<Option<TopicDefinition
         columns.iter().position(|column| column.name == *wanted)
     };
     let schema = TopicSchema {
-        version: source.schema.version,
+        version: source.schema.version.saturating_add(template.schema.version - 1),
         kind: template.schema.kind,
         key: template.schema.key.iter().filter_map(|index| position(*index)).collect(),
         event_time: position(template.schema.event_time).unwrap_or_default(),

@@ -293,10 +293,14 @@ fn rejected_topics_follow_their_source() {
     let plain = GOOD.replace("subject = \"customer_id\"\n", "").replace("pii = true\n", "");
     let plain = rejected_topic(&parse_text(&plain).unwrap()).unwrap().unwrap();
     assert_eq!(plain.schema.subject, None);
-    assert!(column(&plain, "subject").is_none() && !column(&plain, "row").unwrap().pii);
+    assert!(column(&plain, "subject").is_none() && column(&plain, "row").unwrap().pii);
     assert_eq!(plain.column_descriptions.len(), plain.schema.columns.len());
     assert_ne!(plain.hash, rejected.hash);
     assert!(rejected_topic(&rejected).unwrap().is_none());
+    let stored = parse_stored("payments", GOOD).unwrap();
+    assert_eq!((stored.schema, stored.hash), (source.schema, source.hash));
+    let epochs = &system_topics().unwrap()[2];
+    assert_eq!(parse_stored("falaj.epochs", &epochs.text).unwrap().schema, epochs.schema);
 }
 
 /// Every byte of a good file cut, doubled, or replaced: an answer or findings in the file, never a
