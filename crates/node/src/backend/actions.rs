@@ -1,0 +1,129 @@
+//! Actions of the node's own, behind `DoAction`: audit, replay, oracle SQL, unreadable lines.
+//!
+//! Each takes and gives one JSON document. Knows no Flight.
+
+use std::sync::Arc;
+
+use falaj_event::{LogTime, ProducerId};
+use falaj_gateway::backend::{BackendError, Identity};
+use falaj_log::Origin;
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+
+use super::produce;
+use crate::core::Core;
+use crate::{audit, replay};
+
+/// Names of the actions.
+const NAMES: [&str; 6] = ["audit_state", "audit_rebuild", "audit_log", "replay", "oracle", "reject"];
+
+#[derive(Deserialize)]
+struct ReplayBody {
+    view: String,
+    /// The canonical key bytes in hexadecimal.
+    key: String,
+    at: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct OracleBody {
+    view: String,
+    at: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct RejectBody {
+    topic: String,
+    producer: String,
+    first_sequence: u64,
+    lines: Vec<Line>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    text: String,
+    reasons: Vec<String>,
+}
+
+/// Runs the action called `name`.
+///
+/// # Errors
+/// An unknown name, a body that does not fit, or why the action failed.
+pub async fn run(
+    core: &Arc<Core>,
+    name: &str,
+    body: Json,
+    _identity: &Identity,
+) -> Result<Json, BackendError> {
+    match name {
+        "audit_state" => blocking(core, |core| audit::state(core)).await,
+        "audit_rebuild" => blocking(core, |core| audit::rebuild(core, &mut |_, _| {})).await,
+        "audit_log" => blocking(core, |core| audit::log(core, &mut |_, _| {})).await,
+        "replay" => {
+            let body: ReplayBody = parse(name, body)?;
+            let key = from_hex(&body.key)
+                .ok_or_else(|| BackendError::invalid("replay: `key` is not hexadecimal"))?;
+            let at = body.at.map(LogTime);
+            blocking(core, move |core| replay::replay(core, &body.view, &key, at)).await
+        }
+        "oracle" => {
+            let body: OracleBody = parse(name, body)?;
+            blocking(core, move |core| {
+                let at = match body.at {
+                    Some(at) => LogTime(at),
+                    None => core.log.tail().map(|tail| tail.record.t).unwrap_or_default(),
+                };
+                let sql = core.catalog.oracle_sql(&body.view, at)?;
+                Ok(json!({ "view": body.view, "at": at, "sql": sql }))
+            })
+            .await
+        }
+        "reject" => reject(core, parse(name, body)?).await,
+        other => Err(BackendError::unknown("action", other, NAMES)),
+    }
+}
+
+async fn reject(core: &Arc<Core>, body: RejectBody) -> Result<Json, BackendError> {
+    let definition = core.catalog.topics.get(&body.topic).cloned().ok_or_else(|| {
+        BackendError::unknown("topic", &body.topic, core.catalog.topics.names())
+    })?;
+    if definition.schema.derived {
+        return Err(BackendError::Denied {
+            message: format!("only the platform appends to `{}`", body.topic),
+        });
+    }
+    let producer = from_hex(&body.producer)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(ProducerId)
+        .ok_or_else(|| BackendError::invalid("reject: `producer` is not 16 bytes of hexadecimal"))?;
+    let sequences = u32::try_from(body.lines.len())
+        .map_err(|_| BackendError::invalid("reject: too many lines"))?;
+    let origin = Origin::Producer { producer, first_sequence: body.first_sequence, sequences };
+    let lines = body.lines.into_iter().map(|line| (line.text, line.reasons)).collect();
+    let ack = produce::reject(core, &definition, origin, lines).await?;
+    Ok(json!({ "t": ack.t, "epoch": ack.epoch, "rejected": ack.rejected.len() }))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(name: &str, body: Json) -> Result<T, BackendError> {
+    serde_json::from_value(body)
+        .map_err(|error| BackendError::invalid(format!("action `{name}`: {error}")))
+}
+
+async fn blocking(
+    core: &Arc<Core>,
+    work: impl FnOnce(&Core) -> anyhow::Result<Json> + Send + 'static,
+) -> Result<Json, BackendError> {
+    let core = Arc::clone(core);
+    tokio::task::spawn_blocking(move || work(&core))
+        .await
+        .map_err(|error| BackendError::internal(error.to_string()))?
+        .map_err(|error| BackendError::internal(format!("{error:#}")))
+}
+
+/// Bytes from hexadecimal; `None` where the text is none.
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}

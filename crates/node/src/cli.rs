@@ -1,0 +1,305 @@
+//! The command line: verbs, their options and their help.
+//!
+//! Knows words only; what a verb does stands in [`crate::verbs`].
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Falaj: an ML platform that is a log.
+#[derive(Debug, Parser)]
+#[command(
+    name = "falaj",
+    version,
+    about = "An event-sourced ML platform built around a log: events in, exact features out, replayable.",
+    after_help = "Begin with `falaj demo`. Then, in a directory with topics/ and dataflows/:\n\
+        \x20 falaj check                     are the definitions right?\n\
+        \x20 falaj up                        run a node on them\n\
+        \x20 falaj produce payments x.csv    append events\n\
+        \x20 falaj features card_activity --key customer_id=C00042\n\
+        \x20 falaj replay card_activity --key customer_id=C00042 --at 1767225600000000"
+)]
+pub struct Cli {
+    /// Print one JSON document (or one JSON object per line) instead of tables.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Show all of it on a simulation of card payments, and check every claim.
+    Demo(Demo),
+    /// Run a node on a definitions directory and a data directory, until Ctrl-C.
+    Up(Up),
+    /// Validate definitions; every error with file, line and column, every view with its cost.
+    Check(Check),
+    /// List topics and views, or describe one.
+    Topics(Topics),
+    /// Append events to a topic from NDJSON, CSV or Parquet files or standard input.
+    Produce(Produce),
+    /// Look features up by key, now or as of an earlier T.
+    Features(Features),
+    /// Print events of a topic as they are committed.
+    Tail(Tail),
+    /// Recompute a key's row at an old T from raw events, and compare it with what was served.
+    Replay(Replay),
+    /// Audit what is stored: `--state` prints the digest of all state, `--log` verifies the log.
+    Audit(Audit),
+    /// Write a topic or view to Parquet, or print a view's oracle SQL.
+    Export(Export),
+}
+
+/// Where the node is.
+#[derive(Clone, Debug, Args)]
+pub struct Connection {
+    /// Data directory of the node. When no node is running on it, the verb opens it itself.
+    #[arg(long, env = "FALAJ_DATA", default_value = "falaj-data", value_name = "DIR")]
+    pub data: PathBuf,
+    /// Directory with topics/ and dataflows/, for when the verb opens the data directory itself.
+    #[arg(long, env = "FALAJ_DEFINITIONS", default_value = ".", value_name = "DIR")]
+    pub definitions: PathBuf,
+    /// Address of a node elsewhere, e.g. https://falaj.example:8815. Needs --ca and --token-file.
+    #[arg(long, value_name = "URL", requires_all = ["ca", "token_file"])]
+    pub url: Option<String>,
+    /// Certificate authority of the node at --url (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// File with the token for the node at --url.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// How T is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Clock {
+    /// T follows the wall clock; windows expire by themselves. For live nodes.
+    #[default]
+    Wall,
+    /// T follows the greatest event time. For loads, simulations and tests.
+    Event,
+}
+
+/// `falaj demo`
+#[derive(Clone, Debug, Args)]
+pub struct Demo {
+    /// Number of payments to simulate.
+    #[arg(long, default_value_t = 250_000, value_name = "N")]
+    pub events: u64,
+    /// Seed of the simulation: the same seed gives the same events.
+    #[arg(long, default_value_t = 2026)]
+    pub seed: u64,
+    /// Keep the data here instead of in a temporary directory. Must not exist.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// Directory with topics/ and dataflows/ instead of the payments definitions that the binary
+    /// carries.
+    #[arg(long, value_name = "DIR")]
+    pub definitions: Option<PathBuf>,
+    /// Engine workers.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub workers: usize,
+}
+
+/// `falaj up`
+#[derive(Clone, Debug, Args)]
+pub struct Up {
+    /// Directory with topics/ and dataflows/.
+    #[arg(long, env = "FALAJ_DEFINITIONS", default_value = ".", value_name = "DIR")]
+    pub definitions: PathBuf,
+    /// Data directory; made on first start.
+    #[arg(long, env = "FALAJ_DATA", default_value = "falaj-data", value_name = "DIR")]
+    pub data: PathBuf,
+    /// Address to listen on. Port 0 takes any free port.
+    #[arg(long, default_value = "127.0.0.1:8815", value_name = "ADDRESS")]
+    pub listen: std::net::SocketAddr,
+    /// Further host names or addresses for the server's certificate.
+    #[arg(long = "name", value_name = "NAME")]
+    pub names: Vec<String>,
+    /// How T is chosen.
+    #[arg(long, value_enum, default_value_t)]
+    pub clock: Clock,
+    /// Engine workers.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub workers: usize,
+}
+
+/// `falaj check`
+#[derive(Clone, Debug, Args)]
+pub struct Check {
+    /// Directory with topics/ and dataflows/.
+    #[arg(env = "FALAJ_DEFINITIONS", default_value = ".")]
+    pub definitions: PathBuf,
+}
+
+/// `falaj topics`
+#[derive(Clone, Debug, Args)]
+pub struct Topics {
+    /// Describe this topic or view: columns, key, expectations.
+    pub name: Option<String>,
+    /// System topics too.
+    #[arg(long)]
+    pub all: bool,
+    /// The node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// Format of a file of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FileFormat {
+    /// One JSON object per line.
+    Ndjson,
+    /// Comma-separated values with a header line.
+    Csv,
+    /// Apache Parquet.
+    Parquet,
+}
+
+/// `falaj produce`
+#[derive(Clone, Debug, Args)]
+pub struct Produce {
+    /// The topic.
+    pub topic: String,
+    /// Files (.ndjson, .jsonl, .json, .csv, .parquet); several are merged by event time, each being
+    /// in that order itself. None, or `-`: standard input.
+    pub files: Vec<PathBuf>,
+    /// Format; default: by the file's name, NDJSON for standard input.
+    #[arg(long, value_enum)]
+    pub format: Option<FileFormat>,
+    /// Events per batch.
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub batch: u32,
+    /// Name of this producer. The same name and the same files again append nothing: rows are
+    /// numbered in order, and a number is accepted once.
+    #[arg(long, value_name = "NAME")]
+    pub producer: Option<String>,
+    /// How T is chosen, when the verb opens the data directory itself.
+    #[arg(long, value_enum, default_value_t)]
+    pub clock: Clock,
+    /// The node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// `falaj features`
+#[derive(Clone, Debug, Args)]
+pub struct Features {
+    /// Views; all are read at one T.
+    #[arg(required = true)]
+    pub views: Vec<String>,
+    /// A key: `column=value`, several columns joined by commas. May be given many times.
+    #[arg(long = "key", required = true, value_name = "COLUMN=VALUE[,…]")]
+    pub keys: Vec<String>,
+    /// Read as of this T: microseconds since 1970 UTC, or RFC 3339.
+    #[arg(long, value_name = "T")]
+    pub as_of: Option<String>,
+    /// Wait until the views have reached this T (reads one's own writes).
+    #[arg(long, value_name = "T", conflicts_with = "as_of")]
+    pub min_t: Option<String>,
+    /// Columns, separated by commas; default: all.
+    #[arg(long, value_delimiter = ',')]
+    pub columns: Vec<String>,
+    /// The node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// `falaj tail`
+#[derive(Clone, Debug, Args)]
+pub struct Tail {
+    /// The topic.
+    pub topic: String,
+    /// Begin at this T instead of at the end (0: everything).
+    #[arg(long, value_name = "T")]
+    pub from: Option<String>,
+    /// Stop after this many events.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Stop at the end instead of waiting for more.
+    #[arg(long)]
+    pub no_follow: bool,
+    /// The node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// `falaj replay`
+#[derive(Clone, Debug, Args)]
+pub struct Replay {
+    /// The view.
+    pub view: String,
+    /// The key: `column=value`, several columns joined by commas.
+    #[arg(long, value_name = "COLUMN=VALUE[,…]")]
+    pub key: String,
+    /// T to replay to: microseconds since 1970 UTC, or RFC 3339. Default: the newest.
+    #[arg(long, value_name = "T")]
+    pub at: Option<String>,
+    /// The node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// `falaj audit`
+#[derive(Clone, Debug, Args)]
+#[group(id = "what", required = true, multiple = true)]
+pub struct Audit {
+    /// Print the digest of all state (SHA-256 over every entry of every column family).
+    #[arg(long, group = "what")]
+    pub state: bool,
+    /// Rebuild the state from the log beside the present one and compare them entry for entry.
+    #[arg(long, group = "what")]
+    pub rebuild: bool,
+    /// Verify the log: the chain of epoch records, every block, every event hash and root.
+    #[arg(long, group = "what")]
+    pub log: bool,
+    /// The node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// `falaj export`
+#[derive(Clone, Debug, Args)]
+pub struct Export {
+    /// The topic or view.
+    pub name: String,
+    /// The Parquet file to write (or `-` for SQL on standard output, with --oracle).
+    #[arg(long, value_name = "FILE", required_unless_present = "oracle")]
+    pub to: Option<PathBuf>,
+    /// Write the view's oracle SQL instead: the same answer, computed from scratch by any engine
+    /// over the exported events.
+    #[arg(long)]
+    pub oracle: bool,
+    /// T of the view (or last T of the topic): microseconds since 1970 UTC, or RFC 3339.
+    #[arg(long, value_name = "T")]
+    pub at: Option<String>,
+    /// The node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn verbs_parse() {
+        let cli = Cli::parse_from(["falaj", "features", "a", "b", "--key", "k=1", "--json"]);
+        assert!(cli.json);
+        let Verb::Features(features) = cli.verb else { panic!("features") };
+        assert_eq!(features.views, ["a", "b"]);
+        assert!(Cli::try_parse_from(["falaj", "features", "a"]).is_err());
+        assert!(Cli::try_parse_from(["falaj", "audit"]).is_err());
+        assert!(Cli::try_parse_from(["falaj", "export", "v"]).is_err());
+        assert!(Cli::try_parse_from(["falaj", "export", "v", "--oracle"]).is_ok());
+    }
+}

@@ -1,0 +1,304 @@
+//! The core of a node: vault, log, schemas, sequencer, view store and pump, opened in the one order that
+//! is right, and closed in reverse.
+//!
+//! Knows no door and no verb. Rules about topics, views or epochs live in the crates below.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, anyhow, bail};
+use falaj_definitions::catalog::{Catalog, DefinitionKind};
+use falaj_definitions::diagnostics::SourceFile;
+use falaj_definitions::evolution::compare;
+use falaj_definitions::topics::{parse_topic, rejected_topic};
+use falaj_definitions::plan::ViewPlan;
+use falaj_event::hash::domain_hash;
+use falaj_event::{Hash256, TopicSchema};
+use falaj_log::sequencer::Options as SequencerOptions;
+use falaj_log::{
+    ClockMode, Log, Parts, Reader, Schemas, Sequencer, SequencerHandle, SystemClock,
+};
+use falaj_log::reader::ReadOptions;
+use falaj_log_rocksdb::RocksLog;
+use falaj_vault::Vault;
+use falaj_views::{ViewMeta, ViewStore};
+
+use crate::admission::Doorkeeper;
+use crate::declarations;
+use crate::endpoint::DataDirectory;
+use crate::pump::{Pump, PumpOptions, PumpParts, wall_clock_us};
+
+/// How to open a core.
+#[derive(Clone, Debug)]
+pub struct CoreOptions {
+    /// Data directory; made when it is not there.
+    pub data: DataDirectory,
+    /// How `T` is chosen.
+    pub clock: ClockMode,
+    /// How epochs reach the views.
+    pub pump: PumpOptions,
+    /// The sequencer's limits; its clock and definitions are set here.
+    pub sequencer: SequencerOptions,
+}
+
+impl CoreOptions {
+    /// Defaults on this data directory.
+    pub fn new(data: impl AsRef<Path>, clock: ClockMode) -> Self {
+        Self {
+            data: DataDirectory(data.as_ref().to_owned()),
+            clock,
+            pump: PumpOptions::default(),
+            sequencer: SequencerOptions::default(),
+        }
+    }
+}
+
+/// An open core.
+pub struct Core {
+    /// Its options.
+    pub options: CoreOptions,
+    /// The definitions in force.
+    pub catalog: Arc<Catalog>,
+    /// Keys.
+    pub vault: Arc<Vault>,
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Reads the log with personal values sealed.
+    pub reader: Arc<Reader>,
+    /// Every version of every topic's schema.
+    pub schemas: Arc<Schemas>,
+    /// Appends.
+    pub sequencer: SequencerHandle,
+    /// Materialised views.
+    pub store: Arc<ViewStore>,
+    /// Why the state is rebuilt from the log, where it is.
+    pub rebuilding: Option<String>,
+    pump: Mutex<Option<Pump>>,
+}
+
+impl Core {
+    /// Opens everything in `options.data` under `catalog`.
+    ///
+    /// # Errors
+    /// Says which part does not open and why: damage, another process, incompatible definitions.
+    pub fn open(options: CoreOptions, catalog: Arc<Catalog>) -> Result<Self> {
+        let data = &options.data;
+        std::fs::create_dir_all(&data.0)
+            .with_context(|| format!("creating the data directory {}", data.0.display()))?;
+        let log: Arc<dyn Log> = Arc::new(
+            RocksLog::open(&data.log(), falaj_log_rocksdb::Options::default())
+                .with_context(|| format!("opening the log in {}", data.log().display()))?,
+        );
+        let vault = Arc::new(Vault::open(&data.vault()).context("opening the vault")?);
+        let schemas = Arc::new(Schemas::new());
+        for topic in catalog.topics.iter() {
+            schemas.insert(Arc::clone(&topic.schema));
+        }
+        let reader = Arc::new(Reader::new(
+            Arc::clone(&log),
+            Arc::clone(&vault),
+            schemas.clone(),
+            ReadOptions::default(),
+        ));
+        let definitions_topic = catalog
+            .topics
+            .get(declarations::TOPIC)
+            .map(|topic| Arc::clone(&topic.schema))
+            .context("the catalog lacks falaj.definitions")?;
+        let declared = declarations::read(&reader, &definitions_topic)?;
+        admit_versions(&declared, &catalog, &schemas)?;
+        let doorkeeper = Doorkeeper::restore(&catalog, &reader)?;
+        let sequencer = start_sequencer(&options, &catalog, &log, &vault, doorkeeper)?;
+        declare(&declared, &catalog, &definitions_topic, &log, &sequencer)?;
+        let (store, reason) = open_store(data, &catalog)?;
+        let core = Self {
+            options,
+            catalog,
+            vault,
+            log,
+            reader,
+            schemas,
+            sequencer,
+            store: Arc::new(store),
+            rebuilding: reason,
+            pump: Mutex::new(None),
+        };
+        core.start_pump()?;
+        Ok(core)
+    }
+
+    /// Runs `body` with the pump, if it runs.
+    pub fn with_pump<R>(&self, body: impl FnOnce(Option<&Pump>) -> R) -> R {
+        body(self.pump.lock().unwrap_or_else(PoisonError::into_inner).as_ref())
+    }
+
+    /// Runs `body` while nothing is written to the views. Appends go on; the views catch up after.
+    ///
+    /// # Errors
+    /// Of `body`, or when the pump had failed or does not start again.
+    pub fn with_views_at_rest<R>(&self, body: impl FnOnce() -> Result<R>) -> Result<R> {
+        let mut guard = self.pump.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pump) = guard.take() {
+            pump.stop().context("the views had stopped")?;
+        }
+        let outcome = body();
+        *guard = Some(self.new_pump(self.options.pump.clone(), &self.store)?);
+        outcome
+    }
+
+    /// A pump from this log into `store`.
+    ///
+    /// # Errors
+    /// When the engine does not start.
+    pub fn new_pump(&self, options: PumpOptions, store: &Arc<ViewStore>) -> Result<Pump> {
+        let parts = PumpParts {
+            log: Arc::clone(&self.log),
+            reader: Arc::clone(&self.reader),
+            store: Arc::clone(store),
+            plans: self.catalog.views.clone(),
+        };
+        Pump::start(parts, options)
+    }
+
+    fn start_pump(&self) -> Result<()> {
+        let pump = self.new_pump(self.options.pump.clone(), &self.store)?;
+        *self.pump.lock().unwrap_or_else(PoisonError::into_inner) = Some(pump);
+        Ok(())
+    }
+
+    /// Appends what is queued, lets the views catch up with the log, and stops.
+    ///
+    /// # Errors
+    /// When a part had failed.
+    pub fn close(self) -> Result<()> {
+        self.sequencer.shutdown()?;
+        let tail = self.log.tail().map(|tail| tail.record.t);
+        if let Some(t) = tail.filter(|_| self.with_pump(|pump| pump.is_some())) {
+            let deadline = std::time::Instant::now() + CLOSE_WAIT;
+            while self.store.progress().rows.is_none_or(|progress| progress.t < t)
+                && self.with_pump(|pump| pump.is_some_and(|pump| pump.state().failure().is_none()))
+                && std::time::Instant::now() < deadline
+            {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+        let pump = self.pump.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stopped = pump.map_or(Ok(()), Pump::stop);
+        self.store.flush()?;
+        stopped
+    }
+}
+
+/// How long closing waits for the views; they catch up at the next start otherwise.
+const CLOSE_WAIT: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Checks each declared topic against what the log holds, and makes its older versions readable.
+fn admit_versions(
+    declared: &declarations::Declared,
+    catalog: &Catalog,
+    schemas: &Schemas,
+) -> Result<()> {
+    let mut refusals = Vec::new();
+    let topics = declared.history.iter().filter(|old| old.kind == DefinitionKind::Topic);
+    for old in topics {
+        let Some(new) = catalog.topics.get(&old.name) else { continue };
+        if new.schema.derived {
+            continue;
+        }
+        let file = SourceFile::new(format!("{} in the log", old.name), &*old.text);
+        let before = parse_topic(&file)
+            .map_err(|found| anyhow!("a stored definition of `{}` is not readable: {found}", old.name))?;
+        if before.schema.version < new.schema.version {
+            schemas.insert(Arc::clone(&before.schema));
+            if let Ok(Some(rejected)) = rejected_topic(&before) {
+                schemas.insert(rejected.schema);
+            }
+        }
+        let is_newest = declared.current.get(&(old.kind, old.name.clone())) == Some(old);
+        if let Err(refusal) = compare(&before.schema, &new.schema)
+            && is_newest
+        {
+            refusals.push(format!("topic `{}` ({}): {refusal}", old.name, new.file.display()));
+        }
+    }
+    match refusals.is_empty() {
+        true => Ok(()),
+        false => bail!(
+            "the log holds events that the definitions no longer fit:\n  {}",
+            refusals.join("\n  ")
+        ),
+    }
+}
+
+fn start_sequencer(
+    options: &CoreOptions,
+    catalog: &Catalog,
+    log: &Arc<dyn Log>,
+    vault: &Arc<Vault>,
+    doorkeeper: Doorkeeper,
+) -> Result<SequencerHandle> {
+    let in_force = log.tail().map(|tail| tail.record.definitions);
+    let sequencer = SequencerOptions {
+        clock: options.clock,
+        definitions: in_force.unwrap_or(catalog.hash),
+        ..options.sequencer.clone()
+    };
+    let parts = Parts {
+        log: Arc::clone(log),
+        vault: Arc::clone(vault),
+        admission: Box::new(doorkeeper),
+        clock: Arc::new(SystemClock),
+        random: Arc::clone(vault.random()),
+    };
+    Ok(Sequencer::spawn(sequencer, parts)?)
+}
+
+/// Appends what the log does not declare yet and puts the catalog's hash into force.
+fn declare(
+    declared: &declarations::Declared,
+    catalog: &Catalog,
+    topic: &Arc<TopicSchema>,
+    log: &Arc<dyn Log>,
+    sequencer: &SequencerHandle,
+) -> Result<()> {
+    let changes = declarations::decide(&declared.current, &declarations::of_catalog(catalog));
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let cause = log.tail().map(|tail| tail.record.t).unwrap_or_default();
+    let mut submission =
+        declarations::submission(&changes, topic, catalog.hash, cause, wall_clock_us())?;
+    let (send, receive) = std::sync::mpsc::channel();
+    submission.reply = Box::new(move |outcome| {
+        // The receiver is gone only when opening has failed already.
+        let _ = send.send(outcome);
+    });
+    sequencer.rotate_definitions(catalog.hash, vec![submission]);
+    receive.recv().context("the sequencer is gone")??;
+    Ok(())
+}
+
+/// The hash of everything that decides what the views contain.
+pub fn plan_set_hash(views: &[Arc<ViewPlan>]) -> Hash256 {
+    let hashes: Vec<&[u8]> = views.iter().map(|view| view.hash.0.as_slice()).collect();
+    domain_hash(b"falaj.plan-set.v1", &hashes)
+}
+
+/// What the view store must know of the views.
+pub fn view_metas(views: &[Arc<ViewPlan>]) -> Vec<ViewMeta> {
+    views
+        .iter()
+        .map(|view| ViewMeta { id: view.id, name: view.name.clone(), retain_us: view.retain_us })
+        .collect()
+}
+
+fn open_store(data: &DataDirectory, catalog: &Catalog) -> Result<(ViewStore, Option<String>)> {
+    let (store, reason) = ViewStore::open_or_reset(
+        &data.state(),
+        &falaj_views::Options::default(),
+        &view_metas(&catalog.views),
+        plan_set_hash(&catalog.views),
+    )
+    .with_context(|| format!("opening the state in {}", data.state().display()))?;
+    Ok((store, reason.map(|reason| reason.to_string())))
+}

@@ -1,0 +1,366 @@
+//! The pump: epochs from the log into the engine, changes from the engine into the view store.
+//!
+//! Two threads: the feeder reads and submits, the applier takes and writes; the engine's bound on
+//! epochs in flight is the only queue between them. When one of them fails, both stop and the failure
+//! is kept for whoever asks. Knows no view and no door.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow};
+use falaj_dataflow::{Engine, EpochInput, MetricsSnapshot, Options as EngineOptions, Resume, TopicInput};
+use falaj_definitions::plan::ViewPlan;
+use falaj_event::EpochChanges;
+use falaj_log::{EpochEvents, Log, ReadOptions, Reader};
+use falaj_views::{Progress, ViewStore};
+use hdrhistogram::Histogram;
+
+/// How epochs reach the views.
+#[derive(Clone, Debug)]
+pub struct PumpOptions {
+    /// Engine worker threads.
+    pub workers: usize,
+    /// Operator state is written at epochs that this divides.
+    pub checkpoint_every: u64,
+    /// Epochs between log and views.
+    pub epochs_in_flight: usize,
+    /// Stop after this epoch; `None`: go on for ever.
+    pub until: Option<u64>,
+}
+
+impl Default for PumpOptions {
+    fn default() -> Self {
+        Self { workers: 1, checkpoint_every: 256, epochs_in_flight: 64, until: None }
+    }
+}
+
+/// What the pump knows of itself.
+#[derive(Debug)]
+pub struct PumpState {
+    stop: AtomicBool,
+    done: AtomicBool,
+    failure: Mutex<Option<String>>,
+    events: AtomicU64,
+    applied_epochs: AtomicU64,
+    freshness_us: Mutex<Option<Histogram<u64>>>,
+}
+
+impl PumpState {
+    fn new() -> Self {
+        Self {
+            stop: AtomicBool::new(false),
+            done: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            events: AtomicU64::new(0),
+            applied_epochs: AtomicU64::new(0),
+            freshness_us: Mutex::new(Histogram::new(3).ok()),
+        }
+    }
+
+    /// Why the pump has stopped, if it failed.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether `until` was reached.
+    pub fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// Events that were fed to the engine.
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
+    /// Epochs whose changes are readable.
+    pub fn applied_epochs(&self) -> u64 {
+        self.applied_epochs.load(Ordering::Relaxed)
+    }
+
+    /// Time from an epoch's close to its rows being readable: (p50, p99) in microseconds over all
+    /// epochs so far; `None` before the first. Measured on the wall clock that closed the epoch, so
+    /// it says nothing while the pump catches up with an old log.
+    pub fn freshness_us(&self) -> Option<(u64, u64)> {
+        let guard = self.freshness_us.lock().unwrap_or_else(PoisonError::into_inner);
+        let histogram = guard.as_ref().filter(|histogram| !histogram.is_empty())?;
+        Some((histogram.value_at_quantile(0.5), histogram.value_at_quantile(0.99)))
+    }
+
+    /// Forgets what [`Self::freshness_us`] has seen.
+    pub fn reset_freshness(&self) {
+        let mut guard = self.freshness_us.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(histogram) = guard.as_mut() {
+            histogram.reset();
+        }
+    }
+
+    fn fail(&self, error: &anyhow::Error) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert_with(|| format!("{error:#}"));
+        self.stop.store(true, Ordering::Release);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}
+
+/// A running pump.
+pub struct Pump {
+    state: Arc<PumpState>,
+    engine: Arc<Engine>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the pump connects.
+pub struct PumpParts {
+    /// Where epochs come from.
+    pub log: Arc<dyn Log>,
+    /// Decodes them.
+    pub reader: Arc<Reader>,
+    /// Where changes go.
+    pub store: Arc<ViewStore>,
+    /// The views, in dependency order.
+    pub plans: Vec<Arc<ViewPlan>>,
+}
+
+impl Pump {
+    /// Starts the engine from the store's last checkpoint and both threads.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be read or the engine does not start.
+    pub fn start(parts: PumpParts, options: PumpOptions) -> Result<Self> {
+        let resume = resume(&parts.store)?;
+        let first = resume.as_ref().map_or(0, |resume| resume.epoch + 1);
+        let engine = Arc::new(Engine::start(EngineOptions {
+            workers: options.workers,
+            checkpoint_every: options.checkpoint_every,
+            max_epochs_in_flight: options.epochs_in_flight,
+            plans: parts.plans.clone(),
+            resume,
+        })?);
+        let state = Arc::new(PumpState::new());
+        let feeder = Feeder {
+            log: Arc::clone(&parts.log),
+            reader: parts.reader.with_options(ReadOptions {
+                topics: Some(source_topics(&parts.plans).into_iter().collect()),
+                ..ReadOptions::default()
+            }),
+            engine: Arc::clone(&engine),
+            state: Arc::clone(&state),
+            next: first,
+            until: options.until,
+        };
+        let applier = Applier {
+            live_from: parts.log.tail().map_or(0, |tail| tail.record.epoch + 1),
+            log: Arc::clone(&parts.log),
+            store: parts.store,
+            engine: Arc::clone(&engine),
+            state: Arc::clone(&state),
+            until: options.until,
+            next: first,
+        };
+        let threads = vec![
+            spawn("falaj-feeder", Arc::clone(&state), move || feeder.run())?,
+            spawn("falaj-applier", Arc::clone(&state), move || applier.run())?,
+        ];
+        Ok(Self { state, engine, threads })
+    }
+
+    /// What the pump knows of itself.
+    pub fn state(&self) -> &Arc<PumpState> {
+        &self.state
+    }
+
+    /// The engine's counters.
+    pub fn metrics(&self) -> MetricsSnapshot {
+        self.engine.metrics()
+    }
+
+    /// Stops both threads and the engine. Epochs under way are dropped: the log has them.
+    ///
+    /// # Errors
+    /// Why the pump had failed.
+    pub fn stop(mut self) -> Result<()> {
+        self.halt();
+        match self.state.failure() {
+            Some(failure) => Err(anyhow!(failure)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until `until` is applied.
+    ///
+    /// # Errors
+    /// Why the pump failed before.
+    pub fn wait_done(&self, mut report: impl FnMut(&PumpState)) -> Result<()> {
+        while !self.state.is_done() {
+            if let Some(failure) = self.state.failure() {
+                return Err(anyhow!(failure));
+            }
+            report(&self.state);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn halt(&mut self) {
+        self.state.stop.store(true, Ordering::Release);
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has nothing more to give; its failure is kept in the state.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+fn spawn(
+    name: &str,
+    state: Arc<PumpState>,
+    run: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let body = move || {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => state.fail(&error),
+            Err(_) => state.fail(&anyhow!("a pump thread panicked")),
+        }
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).context("starting a thread")
+}
+
+fn resume(store: &ViewStore) -> Result<Option<Resume>> {
+    let Some(Progress { epoch, t }) = store.progress().operator else { return Ok(None) };
+    let mut state = Vec::new();
+    for entry in store.operator_state()? {
+        state.push(entry?);
+    }
+    Ok(Some(Resume { epoch, t, state }))
+}
+
+/// Names of the topics that any plan reads.
+pub fn source_topics(plans: &[Arc<ViewPlan>]) -> Vec<falaj_event::TopicId> {
+    use falaj_definitions::plan::Source;
+    let mut topics = Vec::new();
+    for plan in plans {
+        if let Source::Topic(topic) = &plan.source {
+            topics.push(topic.id());
+        }
+        topics.extend(plan.joins.iter().map(|join| join.table.id()));
+    }
+    topics.sort_unstable();
+    topics.dedup();
+    topics
+}
+
+/// An epoch of the log as the engine takes it.
+pub fn epoch_input(events: EpochEvents) -> EpochInput {
+    let (epoch, t) = (events.record().epoch, events.record().t);
+    let topics = events.topics.into_iter().map(|part| TopicInput {
+        topic: part.topic,
+        partition: part.partition,
+        first_offset: part.first_offset,
+        ops: part.ops,
+        batch: part.batch,
+    });
+    EpochInput { epoch, t, topics: topics.collect() }
+}
+
+struct Feeder {
+    log: Arc<dyn Log>,
+    reader: Reader,
+    engine: Arc<Engine>,
+    state: Arc<PumpState>,
+    next: u64,
+    until: Option<u64>,
+}
+
+impl Feeder {
+    fn run(mut self) -> Result<()> {
+        while !self.state.is_stopping() && self.until.is_none_or(|until| self.next <= until) {
+            let Some(events) = self.reader.epoch(self.next)? else {
+                self.log.wait_beyond(self.next.checked_sub(1), Duration::from_millis(100));
+                continue;
+            };
+            let count: usize = events.topics.iter().map(|part| part.batch.num_rows()).sum();
+            self.engine.submit(epoch_input(events))?;
+            self.state.events.fetch_add(count as u64, Ordering::Relaxed);
+            self.next += 1;
+        }
+        Ok(())
+    }
+}
+
+struct Applier {
+    log: Arc<dyn Log>,
+    /// Epochs before this one were there at the start; their age is no freshness.
+    live_from: u64,
+    store: Arc<ViewStore>,
+    engine: Arc<Engine>,
+    state: Arc<PumpState>,
+    until: Option<u64>,
+    next: u64,
+}
+
+/// Epochs that are written together when the applier is behind.
+const EPOCHS_PER_WRITE: usize = 64;
+
+impl Applier {
+    fn run(mut self) -> Result<()> {
+        while self.until.is_none_or(|until| self.next <= until) {
+            let Some(first) = self.engine.take(Duration::from_millis(50))? else {
+                if self.state.is_stopping() {
+                    return Ok(());
+                }
+                continue;
+            };
+            let mut epochs = vec![first];
+            while epochs.len() < EPOCHS_PER_WRITE {
+                match self.engine.take(Duration::ZERO)? {
+                    Some(next) => epochs.push(next),
+                    None => break,
+                }
+            }
+            self.apply(&epochs)?;
+        }
+        self.state.done.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn apply(&mut self, epochs: &[EpochChanges]) -> Result<()> {
+        self.store.apply_all(epochs)?;
+        self.next += epochs.len() as u64;
+        self.state.applied_epochs.fetch_add(epochs.len() as u64, Ordering::Relaxed);
+        for changes in epochs.iter().filter(|changes| changes.epoch >= self.live_from) {
+            if let Some(entry) = self.log.entry(changes.epoch)? {
+                self.state.observe_freshness(entry.record.wall_clock_us);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Microseconds of the wall clock since 1970 UTC.
+pub fn wall_clock_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl PumpState {
+    /// Notes that rows of an epoch that was closed at `closed_us` are readable now.
+    pub fn observe_freshness(&self, closed_us: u64) {
+        let age = wall_clock_us().saturating_sub(closed_us).max(1);
+        let mut guard = self.freshness_us.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(histogram) = guard.as_mut() {
+            histogram.saturating_record(age);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! A running node: an open core behind its doors, and the endpoint file that says where.
+//!
+//! `Options → Node::start → Node::stop`. Knows no verb.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use falaj_definitions::catalog::Catalog;
+use falaj_gateway::server::{Handle, Options as ServerOptions, Server, Tls};
+use falaj_gateway::{Client, ConnectOptions, Limits};
+
+use crate::backend::NodeBackend;
+use crate::core::{Core, CoreOptions};
+use crate::endpoint::{self, DataDirectory, Endpoint};
+
+/// How to run a node.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// What is behind the doors.
+    pub core: CoreOptions,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Further names for the server's certificate.
+    pub names: Vec<String>,
+}
+
+/// A running node.
+pub struct Node {
+    core: Arc<Core>,
+    server: Handle,
+    data: DataDirectory,
+}
+
+const GRACE: Duration = Duration::from_secs(5);
+
+impl Node {
+    /// Opens the core (on a blocking thread: it may have to read the log) and starts serving it.
+    ///
+    /// # Errors
+    /// When a part does not open or the address is taken.
+    pub async fn start(options: NodeOptions, catalog: Arc<Catalog>) -> Result<Self> {
+        let data = options.core.data.clone();
+        let core_options = options.core.clone();
+        let core = tokio::task::spawn_blocking(move || Core::open(core_options, catalog))
+            .await
+            .context("opening the node")??;
+        let core = Arc::new(core);
+        let server_options = ServerOptions {
+            address: options.listen,
+            tls: Tls::Local { directory: data.tls(), names: options.names, now: SystemTime::now() },
+            token_path: data.token(),
+            limits: Limits::default(),
+        };
+        let backend = Arc::new(NodeBackend::new(Arc::clone(&core)));
+        let server = Server::run(server_options, backend).await?;
+        endpoint::write(
+            &data,
+            &Endpoint { address: server.local_addr(), process: std::process::id() },
+        )
+        .context("writing the endpoint file")?;
+        Ok(Self { core, server, data })
+    }
+
+    /// What is behind the doors.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// The doors.
+    pub fn server(&self) -> &Handle {
+        &self.server
+    }
+
+    /// A client of this node.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn client(&self) -> Result<Client> {
+        connect(&self.data, self.server.local_addr()).await
+    }
+
+    /// Ends open streams, appends what is queued, lets the views catch up, and closes.
+    ///
+    /// # Errors
+    /// When a part had failed.
+    pub async fn stop(self) -> Result<()> {
+        endpoint::remove(&self.data, std::process::id());
+        let served = self.server.shutdown(GRACE).await;
+        let core = self.core;
+        tokio::task::spawn_blocking(move || close(core)).await.context("closing the node")??;
+        Ok(served?)
+    }
+}
+
+/// Closes the core once the last stream has let go of it.
+fn close(mut core: Arc<Core>) -> Result<()> {
+    for _ in 0..200 {
+        match Arc::try_unwrap(core) {
+            Ok(core) => return core.close(),
+            Err(shared) => core = shared,
+        }
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    anyhow::bail!("a request did not let go of the node within 5 s; the log is whole all the same")
+}
+
+/// Connects to the node of a data directory at `address`, with its authority and token.
+///
+/// # Errors
+/// When the files cannot be read or nobody answers.
+pub async fn connect(data: &DataDirectory, address: SocketAddr) -> Result<Client> {
+    let ca = std::fs::read(data.tls().join("ca.pem")).context("reading the node's authority")?;
+    let token = std::fs::read_to_string(data.token()).context("reading the node's token")?;
+    let host = match address.ip().is_unspecified() {
+        true => format!("localhost:{}", address.port()),
+        false => address.to_string(),
+    };
+    let options = ConnectOptions::new(format!("https://{host}")).ca_pem(ca).token(token);
+    Ok(Client::connect(&options).await?)
+}
