@@ -66,6 +66,21 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// When the read cannot start; the stream's own errors end it.
     async fn read_topic(&self, request: ReadTopicRequest) -> Result<BatchStream, BackendError>;
+
+    /// Runs an action of the node's own (audit, replay, …); `body` is what the client sent, NULL for
+    /// an empty one. The answer is one JSON document.
+    ///
+    /// # Errors
+    /// [`BackendError::Unknown`] for a name that the node does not have, or why the action failed.
+    async fn action(
+        &self,
+        name: &str,
+        body: serde_json::Value,
+        identity: &Identity,
+    ) -> Result<serde_json::Value, BackendError> {
+        let _ = (body, identity);
+        Err(BackendError::unknown("action", name, []))
+    }
 }
 
 /// Who is calling, as authenticated by the door.
@@ -98,7 +113,8 @@ pub struct TopicInfo {
 }
 
 /// System columns that [`Backend::read_topic`] appends after a topic's own columns, in this order.
-pub const TOPIC_SYSTEM_COLUMNS: [&str; 5] = ["__t", "__partition", "__offset", "__op", "__event_id"];
+pub const TOPIC_SYSTEM_COLUMNS: [&str; 5] =
+    ["__t", "__partition", "__offset", "__op", "__event_id"];
 
 impl TopicInfo {
     /// A topic that clients may produce to unless it is derived.
@@ -110,11 +126,18 @@ impl TopicInfo {
     /// then `__t` uint64 (µs), `__partition` uint32, `__offset` uint64, `__op` string (`insert`,
     /// `upsert`, `delete`) and `__event_id` binary (33 bytes, see `falaj_event::EventId`).
     pub fn read_schema(&self) -> SchemaRef {
-        let types =
-            [DataType::UInt64, DataType::UInt32, DataType::UInt64, DataType::Utf8, DataType::Binary];
-        let own = self.arrow.fields().iter().map(|field| {
-            Arc::new(field.as_ref().clone().with_nullable(true))
-        });
+        let types = [
+            DataType::UInt64,
+            DataType::UInt32,
+            DataType::UInt64,
+            DataType::Utf8,
+            DataType::Binary,
+        ];
+        let own = self
+            .arrow
+            .fields()
+            .iter()
+            .map(|field| Arc::new(field.as_ref().clone().with_nullable(true)));
         let system = TOPIC_SYSTEM_COLUMNS
             .iter()
             .zip(types)

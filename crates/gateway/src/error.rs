@@ -42,7 +42,9 @@ pub enum BackendError {
         oldest: LogTime,
     },
     /// `min_t` was not reached in time.
-    #[error("the views are at T {reached}, not yet at T {wanted}, and the time to wait is over; retry")]
+    #[error(
+        "the views are at T {reached}, not yet at T {wanted}, and the time to wait is over; retry"
+    )]
     NotYet {
         /// The time waited for.
         wanted: LogTime,

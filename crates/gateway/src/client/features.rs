@@ -1,0 +1,161 @@
+//! Looking features up on a stream kept open.
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Schema, SchemaRef, UInt8Type};
+use arrow_flight::{FlightData, FlightDescriptor};
+use bytes::Bytes;
+use serde_json::Value as Json;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::{Client, ClientError, SEND_AHEAD, protocol};
+use crate::backend::{STATUS_COLUMN, ValueStatus};
+use crate::decode::{Decoded, IpcDecoder};
+use crate::encode::IpcEncoder;
+use crate::wire::{LookupMetadata, LookupOptions, StatusCounts};
+
+/// The answer to one lookup.
+#[derive(Clone, Debug)]
+pub struct FeatureAnswer {
+    /// What the request gave as `id`.
+    pub id: Option<Json>,
+    /// The `T_r` of every value, in microseconds.
+    pub t: u64,
+    /// Values per status.
+    pub counts: StatusCounts,
+    /// Key columns, value columns, `__status` ([`crate::lookup`]).
+    pub batch: RecordBatch,
+}
+
+impl FeatureAnswer {
+    /// The status of a value, by row and number of the value column (key columns not counted).
+    pub fn status(&self, row: usize, value: usize) -> Option<ValueStatus> {
+        let statuses = self.batch.column_by_name(STATUS_COLUMN)?.as_fixed_size_list_opt()?;
+        if row >= statuses.len() {
+            return None;
+        }
+        let row = statuses.value(row);
+        let row = row.as_primitive_opt::<UInt8Type>()?;
+        ValueStatus::ALL.get(usize::from(*row.values().get(value)?)).copied()
+    }
+}
+
+/// An open feature stream.
+pub struct FeatureStream {
+    sender: FeatureSender,
+    receiver: FeatureReceiver,
+}
+
+/// The half of a [`FeatureStream`] that asks.
+pub struct FeatureSender {
+    outgoing: mpsc::Sender<FlightData>,
+    encoder: IpcEncoder,
+}
+
+/// The half of a [`FeatureStream`] that is answered, in the order of the requests.
+pub struct FeatureReceiver {
+    incoming: Streaming<FlightData>,
+    decoder: IpcDecoder,
+}
+
+impl Client {
+    /// Opens a stream for `features`, each a `VIEW` or `VIEW.COLUMN`; `keys` is the schema of the
+    /// requests: the views' key columns.
+    ///
+    /// # Errors
+    /// When a name is unknown, a key column is missing, or the call fails.
+    pub async fn features<S: AsRef<str>>(
+        &self,
+        features: &[S],
+        keys: &Schema,
+    ) -> Result<FeatureStream, ClientError> {
+        let (outgoing, requests) = mpsc::channel(SEND_AHEAD);
+        let encoder = IpcEncoder::new().map_err(protocol)?;
+        let path = std::iter::once("features").chain(features.iter().map(AsRef::as_ref));
+        let mut first = encoder.schema(keys);
+        first.flight_descriptor =
+            Some(FlightDescriptor::new_path(path.map(str::to_owned).collect()));
+        outgoing.send(first).await.map_err(|_| ClientError::Ended)?;
+        let request = self.request(ReceiverStream::new(requests));
+        let incoming = self.inner.clone().do_exchange(request).await?.into_inner();
+        let mut receiver =
+            FeatureReceiver { incoming, decoder: IpcDecoder::new(self.max_message_bytes) };
+        match receiver.next_message().await? {
+            (Decoded::Schema(_), _) => {}
+            _ => return Err(protocol("the stream does not begin with a schema")),
+        }
+        Ok(FeatureStream { sender: FeatureSender { outgoing, encoder }, receiver })
+    }
+}
+
+impl FeatureStream {
+    /// The schema of every answer.
+    pub fn schema(&self) -> Option<&SchemaRef> {
+        self.receiver.decoder.schema()
+    }
+
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// [`ClientError::Request`] when this request failed and the stream goes on; any other error
+    /// ends the stream.
+    pub async fn lookup(
+        &mut self,
+        keys: &RecordBatch,
+        options: &LookupOptions,
+    ) -> Result<FeatureAnswer, ClientError> {
+        self.sender.send(keys, options).await?;
+        self.receiver.receive().await
+    }
+
+    /// The two halves, to ask again before the answer is there.
+    pub fn split(self) -> (FeatureSender, FeatureReceiver) {
+        (self.sender, self.receiver)
+    }
+}
+
+impl FeatureSender {
+    /// Sends one request.
+    ///
+    /// # Errors
+    /// [`ClientError::Ended`] when the stream is over (the receiver knows why).
+    pub async fn send(
+        &mut self,
+        keys: &RecordBatch,
+        options: &LookupOptions,
+    ) -> Result<(), ClientError> {
+        let metadata = match *options == LookupOptions::default() {
+            true => Bytes::new(),
+            false => serde_json::to_vec(options).map_err(protocol)?.into(),
+        };
+        let message = self.encoder.batch(keys, metadata).map_err(protocol)?;
+        self.outgoing.send(message).await.map_err(|_| ClientError::Ended)
+    }
+}
+
+impl FeatureReceiver {
+    async fn next_message(&mut self) -> Result<(Decoded, Bytes), ClientError> {
+        let message = self.incoming.message().await?.ok_or(ClientError::Ended)?;
+        let decoded =
+            self.decoder.decode(&message.data_header, message.data_body).map_err(protocol)?;
+        Ok((decoded, message.app_metadata))
+    }
+
+    /// Waits for the next answer.
+    ///
+    /// # Errors
+    /// As [`FeatureStream::lookup`].
+    pub async fn receive(&mut self) -> Result<FeatureAnswer, ClientError> {
+        let (decoded, metadata) = self.next_message().await?;
+        let Decoded::Batch(batch) = decoded else {
+            return Err(protocol("an answer without a batch"));
+        };
+        let metadata: LookupMetadata = serde_json::from_slice(&metadata).map_err(protocol)?;
+        if let Some(error) = metadata.error {
+            return Err(ClientError::Request(error));
+        }
+        let t = metadata.t.ok_or_else(|| protocol("an answer without T"))?.0;
+        Ok(FeatureAnswer { id: metadata.id, t, counts: metadata.counts, batch })
+    }
+}
