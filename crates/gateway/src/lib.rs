@@ -27,3 +27,4 @@ pub use files::FileError;
 pub use flight::Limits;
 pub use metrics::Metrics;
 pub use server::{Handle, Options, Server, ServerError, Tls};
+pub use tonic::async_trait;

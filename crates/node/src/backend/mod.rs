@@ -112,7 +112,7 @@ pub fn view_info(view: &ViewPlan, sql: &str) -> ViewInfo {
     }
 }
 
-#[tonic::async_trait]
+#[falaj_gateway::async_trait]
 impl Backend for NodeBackend {
     fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.catalog)

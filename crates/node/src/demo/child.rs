@@ -1,0 +1,88 @@
+//! A node in a process of its own.
+//!
+//! Knows how to start, kill and stop it; not what it does.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use falaj_gateway::Client;
+
+use crate::endpoint::{self, DataDirectory};
+use crate::serve::connect;
+
+/// A running node process and a client of it.
+pub struct Child {
+    process: std::process::Child,
+    /// Connected to it.
+    pub client: Client,
+}
+
+const START_WAIT: Duration = Duration::from_secs(120);
+
+impl Child {
+    /// Starts `falaj up` on `data` and waits until it answers.
+    ///
+    /// # Errors
+    /// When it stops or does not answer in two minutes; what it said goes to standard error.
+    pub async fn start(definitions: &Path, data: &Path, workers: usize) -> Result<Self> {
+        std::fs::create_dir_all(data)?;
+        let directory = DataDirectory(data.to_owned());
+        let program = std::env::current_exe().context("finding this program")?;
+        let mut process = Command::new(program)
+            .args(["up", "--clock", "event", "--listen", "127.0.0.1:0", "--workers", &workers.to_string()])
+            .arg("--definitions")
+            .arg(definitions)
+            .arg("--data")
+            .arg(data)
+            .stdout(Stdio::null())
+            .spawn()
+            .context("starting a node")?;
+        let started = Instant::now();
+        loop {
+            if let Some(status) = process.try_wait()? {
+                bail!("the node stopped at once ({status})");
+            }
+            let found = endpoint::read(&directory).filter(|found| found.process == process.id());
+            if let Some(found) = found
+                && let Ok(client) = connect(&directory, found.address).await
+            {
+                return Ok(Self { process, client });
+            }
+            if started.elapsed() > START_WAIT {
+                // Waiting longer would not help; the process must not stay behind.
+                let _ = process.kill();
+                bail!("the node did not answer within {START_WAIT:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Kills the process (SIGKILL): nothing is flushed, nobody is told.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill().context("killing the node")?;
+        self.process.wait().context("waiting for the killed node")?;
+        Ok(())
+    }
+
+    /// Stops the process in good order (SIGTERM).
+    ///
+    /// # Errors
+    /// When it ends with an error.
+    pub async fn stop(mut self) -> Result<()> {
+        drop(self.client);
+        let status = Command::new("kill").arg(self.process.id().to_string()).status()?;
+        if !status.success() {
+            bail!("the node could not be told to stop");
+        }
+        let status = tokio::task::spawn_blocking(move || self.process.wait()).await??;
+        match status.success() {
+            true => Ok(()),
+            false => bail!("the node ended with {status}"),
+        }
+    }
+}
