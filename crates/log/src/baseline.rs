@@ -1,1 +1,282 @@
-//! placeholder
+//! Baselines: the logged snapshots below which the log may be cut.
+//!
+//! A baseline is a derived event on `falaj.baselines`, so it is sealed, hashed and Merkle-committed
+//! like every other: it says that a snapshot of every view and table, as they were at the end of one
+//! epoch, lies at a place and has a digest. Rebuild and replay of what was cut start there and name
+//! the baseline that they trust.
+//!
+//! # Columns of `falaj.baselines`
+//! | column | type | meaning |
+//! | --- | --- | --- |
+//! | `taken_at` | timestamp, event time | `T_b`, the `T` of the epoch |
+//! | `epoch` | uint64, key | the epoch whose end the snapshot shows |
+//! | `record_hash` | binary | hash of that epoch's record: ties the snapshot to one log |
+//! | `definitions` | binary | hash of the definitions that the views were built from |
+//! | `state_digest` | binary | SHA-256 of the ordered stream of (column family, key, value) |
+//! | `location` | string | where the snapshot lies, as the node understands it |
+//! | `bytes` | uint64 | its size |
+//!
+//! Does not know how snapshots are made, moved or restored.
+
+use arrow::array::{Array, ArrayRef};
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use falaj_event::cells::Cells;
+use falaj_event::value::to_array;
+use falaj_event::{EventId, Hash256, LogTime, TopicSchema, Value};
+
+use crate::contract::{Log, LogError};
+use crate::schemas::{rebatch, row_schema};
+
+/// The topic of baselines.
+pub const BASELINES_TOPIC: &str = "falaj.baselines";
+
+/// A snapshot of every view and table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Baseline {
+    /// The epoch whose end it shows.
+    pub epoch: u64,
+    /// That epoch's `T`.
+    pub t: LogTime,
+    /// Hash of that epoch's record.
+    pub record_hash: Hash256,
+    /// Hash of the definitions in force.
+    pub definitions: Hash256,
+    /// SHA-256 of the ordered stream of (column family, key, value).
+    pub state_digest: Hash256,
+    /// Where it lies.
+    pub location: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// Why a baseline cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum BaselineError {
+    /// The topic's declaration lacks a column or gives it another type.
+    #[error("falaj.baselines, column `{column}`: {why}")]
+    Column {
+        /// Column.
+        column: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Columns that do not make a batch.
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+}
+
+impl Baseline {
+    fn column(&self, name: &str) -> Option<Value> {
+        let hash = |hash: &Hash256| Value::Binary(hash.0.as_slice().into());
+        Some(match name {
+            "taken_at" => Value::Timestamp(self.t.as_event_time()),
+            "epoch" => Value::UInt(self.epoch),
+            "record_hash" => hash(&self.record_hash),
+            "definitions" => hash(&self.definitions),
+            "state_digest" => hash(&self.state_digest),
+            "location" => Value::String(self.location.as_str().into()),
+            "bytes" => Value::UInt(self.bytes),
+            _ => return None,
+        })
+    }
+
+    /// The id of the event that records it: a baseline of one epoch is recorded once.
+    pub fn event_id(&self) -> EventId {
+        EventId::derived(&self.definitions, self.t, b"falaj.baselines", 0)
+    }
+
+    /// One row of the topic `falaj.baselines`; columns that later versions add are NULL.
+    ///
+    /// # Errors
+    /// When `schema` does not declare the columns above.
+    pub fn to_batch(&self, schema: &TopicSchema) -> Result<RecordBatch, BaselineError> {
+        let columns = (schema.columns.iter())
+            .map(|column| {
+                let value = self.column(&column.name).unwrap_or(Value::Null);
+                to_array(&column.column_type, &[value]).map_err(|error| BaselineError::Column {
+                    column: column.name.clone(),
+                    why: error.to_string(),
+                })
+            })
+            .collect::<Result<Vec<ArrayRef>, _>>()?;
+        Ok(rebatch(row_schema(schema), columns, 1)?)
+    }
+
+    /// Reads a row of the topic back.
+    ///
+    /// # Errors
+    /// Names the column that is missing or holds something else.
+    pub fn from_batch(batch: &RecordBatch, row: usize) -> Result<Self, BaselineError> {
+        let value = |name: &str| {
+            let column = batch.column_by_name(name).filter(|column| row < column.len());
+            let cells = column.and_then(|column| Cells::new(column.as_ref()).ok());
+            cells.map_or(Value::Null, |cells| cells.value(row))
+        };
+        let wrong = |name: &str, found: &Value| BaselineError::Column {
+            column: name.to_owned(),
+            why: format!("{found:?} is not its value"),
+        };
+        let number = |name: &str| match value(name) {
+            Value::UInt(number) => Ok(number),
+            other => Err(wrong(name, &other)),
+        };
+        let hash = |name: &str| match value(name) {
+            Value::Binary(bytes) => (<[u8; 32]>::try_from(&*bytes).map(Hash256))
+                .map_err(|_| wrong(name, &Value::Binary(bytes))),
+            other => Err(wrong(name, &other)),
+        };
+        let t = match value("taken_at") {
+            Value::Timestamp(at) => {
+                u64::try_from(at).map_err(|_| wrong("taken_at", &Value::Timestamp(at)))?
+            }
+            other => return Err(wrong("taken_at", &other)),
+        };
+        let location = match value("location") {
+            Value::String(location) => location.to_string(),
+            other => return Err(wrong("location", &other)),
+        };
+        Ok(Self {
+            epoch: number("epoch")?,
+            t: LogTime(t),
+            record_hash: hash("record_hash")?,
+            definitions: hash("definitions")?,
+            state_digest: hash("state_digest")?,
+            location,
+            bytes: number("bytes")?,
+        })
+    }
+
+    /// Whether the log holds the epoch that this baseline shows, with the same record.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn is_of(&self, log: &dyn Log) -> Result<bool, LogError> {
+        let entry = log.entry(self.epoch)?;
+        Ok(entry.is_some_and(|entry| {
+            entry.record.t == self.t && entry.record.hash() == self.record_hash
+        }))
+    }
+}
+
+/// A baseline and the epoch that logs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedBaseline {
+    /// The baseline.
+    pub baseline: Baseline,
+    /// The epoch that carries its event; above the baseline's own.
+    pub logged_in: u64,
+}
+
+/// Why the log may not be cut.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CutRefused {
+    /// No baseline shows the end of what would go.
+    #[error(
+        "the log cannot be cut below epoch {first_kept}: the newest usable baseline shows {newest:?}; \
+         take one of epoch {} or later first",
+        first_kept.saturating_sub(1)
+    )]
+    NoBaseline {
+        /// The first epoch that would stay.
+        first_kept: u64,
+        /// The epoch of the newest usable baseline.
+        newest: Option<u64>,
+    },
+}
+
+/// Whether all epochs below `first_kept` may be removed, and the baseline that the rest then rests on.
+///
+/// A baseline permits it when it shows `first_kept - 1` or a later epoch, so that nothing between it
+/// and what stays is lost, and when the event that logs it stays itself. Of several the newest is
+/// given. Cutting nothing (`first_kept` 0) needs none. The caller has checked the snapshot's digest.
+///
+/// # Errors
+/// [`CutRefused::NoBaseline`].
+pub fn may_cut(
+    baselines: &[LoggedBaseline],
+    first_kept: u64,
+) -> Result<Option<&LoggedBaseline>, CutRefused> {
+    let Some(last_removed) = first_kept.checked_sub(1) else { return Ok(None) };
+    let usable = |logged: &&LoggedBaseline| {
+        logged.logged_in > logged.baseline.epoch && logged.logged_in >= first_kept
+    };
+    let newest = baselines.iter().filter(usable).max_by_key(|logged| logged.baseline.epoch);
+    match newest {
+        Some(logged) if logged.baseline.epoch >= last_removed => Ok(Some(logged)),
+        other => Err(CutRefused::NoBaseline {
+            first_kept,
+            newest: other.map(|logged| logged.baseline.epoch),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{column, payments};
+
+    fn topic() -> TopicSchema {
+        TopicSchema {
+            name: BASELINES_TOPIC.into(),
+            columns: vec![
+                column("taken_at", "timestamp", false),
+                column("epoch", "uint64", false),
+                column("record_hash", "binary", false),
+                column("definitions", "binary", false),
+                column("state_digest", "binary", false),
+                column("location", "string", false),
+                column("bytes", "uint64", false),
+                column("added_later", "string", true),
+            ],
+            key: vec![1],
+            event_time: 0,
+            subject: None,
+            derived: true,
+            ..payments(1)
+        }
+    }
+
+    fn baseline(epoch: u64, logged_in: u64) -> LoggedBaseline {
+        let baseline = Baseline {
+            epoch,
+            t: LogTime(epoch * 10),
+            record_hash: Hash256([1; 32]),
+            definitions: Hash256([2; 32]),
+            state_digest: Hash256([3; 32]),
+            location: format!("baselines/{epoch}"),
+            bytes: 4096,
+        };
+        LoggedBaseline { baseline, logged_in }
+    }
+
+    #[test]
+    fn baselines_survive_their_topic() {
+        let baseline = baseline(41, 43).baseline;
+        let batch = baseline.to_batch(&topic()).unwrap();
+        assert_eq!(Baseline::from_batch(&batch, 0).unwrap(), baseline);
+        assert!(Baseline::from_batch(&batch, 1).is_err());
+        let error = Baseline::from_batch(&batch.project(&[0, 1, 2]).unwrap(), 0).unwrap_err();
+        assert!(error.to_string().contains("location"), "{error}");
+        let mut wrong = topic();
+        wrong.columns[1].column_type = "int64".parse().unwrap();
+        assert!(baseline.to_batch(&wrong).unwrap_err().to_string().contains("`epoch`"));
+    }
+
+    #[test]
+    fn nothing_is_cut_without_a_baseline() {
+        assert_eq!(may_cut(&[], 0), Ok(None));
+        assert_eq!(may_cut(&[], 1), Err(CutRefused::NoBaseline { first_kept: 1, newest: None }));
+        let both = [baseline(10, 12), baseline(20, 23)];
+        for (first_kept, trusted) in [(1, 20), (11, 20), (21, 20)] {
+            let logged = may_cut(&both, first_kept).unwrap().unwrap();
+            assert_eq!(logged.baseline.epoch, trusted, "first kept {first_kept}");
+        }
+        let refused = may_cut(&both, 22).unwrap_err();
+        assert_eq!(refused, CutRefused::NoBaseline { first_kept: 22, newest: Some(20) });
+        assert!(refused.to_string().contains("take one of epoch 21 or later"));
+        // Its own event would be cut away.
+        assert!(may_cut(&[baseline(30, 12)], 11).is_err());
+        assert_eq!(may_cut(&both[..1], 11).unwrap(), Some(&both[0]));
+    }
+}
