@@ -1,5 +1,9 @@
 //! The integration tests, one binary.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+/// Real events, end to end.
+mod electricity;
+/// One node through its doors.
+mod end_to_end;
 /// The architecture, as assertions.
 mod tidy;

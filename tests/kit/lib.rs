@@ -1,6 +1,9 @@
-//! The harness of the integration tests: temporary nodes, event generators, naive oracles.
+//! The harness of the integration tests and benches: temporary nodes, definitions in memory, where
+//! data sets lie.
 //!
 //! Does not know which test uses it.
+
+pub mod node;
 
 use std::path::PathBuf;
 
