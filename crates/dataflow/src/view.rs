@@ -1,0 +1,397 @@
+//! The stages of one view around its state: prepare (joined rows to keyed rows), finish (results to
+//! output rows), and the operators that run them once per epoch.
+//!
+//! Does not know where rows come from, and knows aggregation only as [`GroupCore`].
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use arrow::record_batch::RecordBatch;
+use falaj_definitions::plan::{Shape, Source, ViewPlan};
+use falaj_definitions::program::{ErrorMask, Evaluated};
+use falaj_event::encoding::decode_row;
+use falaj_event::{EventOrder, EventTime, LogTime, RowChange, TopicKind, Value, ViewRow};
+
+use crate::columns::{Columns, Computed};
+use crate::context::{Context, Logic, Route, Tick, consolidate, each_tick};
+use crate::delay::Held;
+use crate::error::EngineError;
+use crate::group::{GroupCore, GroupOutput, GroupPlan, GroupStats};
+use crate::metrics::Metrics;
+use crate::row::{Bytes, Change, Row, Rows};
+use crate::state::{Restored, Space};
+use crate::table::RowStore;
+
+/// Runs a view's `prepare` program and cuts its result into (key, cells).
+pub(crate) struct Preparer {
+    plan: Arc<ViewPlan>,
+    columns: Columns,
+    /// Columns of the prepared row that go on.
+    cells: Vec<usize>,
+    key_scratch: Vec<u8>,
+    cell_scratch: Vec<u8>,
+}
+
+impl Preparer {
+    pub(crate) fn new(plan: &Arc<ViewPlan>) -> Result<Self, EngineError> {
+        let cells = match &plan.shape {
+            Shape::Keyed { .. } => GroupPlan::cell_columns(plan),
+            Shape::PerRow => (0..plan.prepare.output_types().len()).collect(),
+        };
+        Ok(Self {
+            plan: Arc::clone(plan),
+            columns: Columns::of(&plan.prepare, format!("view `{}` prepare", plan.name))?,
+            cells,
+            key_scratch: Vec::new(),
+            cell_scratch: Vec::new(),
+        })
+    }
+
+    /// Prepares a batch of source rows: for each row that WHERE keeps, calls `each` with its index,
+    /// key and cells.
+    pub(crate) fn batch(
+        &mut self,
+        batch: &RecordBatch,
+        errors: Option<&ErrorMask>,
+        metrics: &Metrics,
+        each: impl FnMut(usize, &[u8], &[u8]),
+    ) -> Result<(), EngineError> {
+        let evaluated = self.columns.evaluate_batch(batch, errors)?;
+        self.cut(&evaluated, batch.num_rows(), metrics, each)
+    }
+
+    /// Likewise for rows in canonical encoding.
+    pub(crate) fn rows<'a>(
+        &mut self,
+        rows: impl ExactSizeIterator<Item = &'a [u8]>,
+        metrics: &Metrics,
+        each: impl FnMut(usize, &[u8], &[u8]),
+    ) -> Result<(), EngineError> {
+        let count = rows.len();
+        let evaluated = self.columns.evaluate_cells(rows)?;
+        self.cut(&evaluated, count, metrics, each)
+    }
+
+    fn cut(
+        &mut self,
+        evaluated: &Evaluated,
+        rows: usize,
+        metrics: &Metrics,
+        mut each: impl FnMut(usize, &[u8], &[u8]),
+    ) -> Result<(), EngineError> {
+        let computed = Computed::new(evaluated, self.columns.place())?;
+        Metrics::count(&metrics.expression_errors, computed.failures());
+        for row in 0..rows {
+            if self.plan.predicate.is_some_and(|column| !computed.is_true(column, row)) {
+                continue;
+            }
+            // A key that failed names no key: the row is counted among the errors and has no view.
+            if self.plan.key.iter().any(|column| computed.is_error(*column, row)) {
+                continue;
+            }
+            self.key_scratch.clear();
+            for column in &self.plan.key {
+                computed.encode(*column, row, &mut self.key_scratch);
+            }
+            self.cell_scratch.clear();
+            for column in &self.cells {
+                computed.encode(*column, row, &mut self.cell_scratch);
+            }
+            each(row, &self.key_scratch, &self.cell_scratch);
+        }
+        Ok(())
+    }
+}
+
+/// Prepares changing rows.
+pub(crate) fn prepare_rows<'scope>(
+    rows: Rows<'scope>,
+    mut preparer: Preparer,
+    context: &Rc<Context>,
+) -> Rows<'scope> {
+    let shared = Rc::clone(context);
+    let name = format!("{} prepare", preparer.plan.name);
+    let logic: Logic = Box::new(move |tick: &Tick, mut rows, out| {
+        consolidate(&mut rows);
+        if rows.is_empty() {
+            return;
+        }
+        let cells = rows.iter().map(|(row, _)| row.cells.as_slice());
+        shared.check(preparer.rows(cells, &shared.metrics, |index, key, cells| {
+            let (row, diff) = &rows[index];
+            let key = Bytes::from_slice(key);
+            let prepared = Row { key, order: row.order, cells: Bytes::from_slice(cells) };
+            out.push((prepared, tick.t, *diff));
+        }));
+    });
+    each_tick(rows, Route::Here, &name, context, logic)
+}
+
+/// Runs a view's `finish` program: results of keys to output rows.
+pub(crate) struct Finisher {
+    plan: Arc<ViewPlan>,
+    columns: Columns,
+}
+
+/// A key and what is known of it: its latest event time and the columns that `finish` reads.
+type Keyed = (Bytes, Option<(EventTime, Vec<Value>)>);
+
+impl Finisher {
+    pub(crate) fn new(plan: &Arc<ViewPlan>) -> Result<Self, EngineError> {
+        let columns = Columns::of(&plan.finish, format!("view `{}` finish", plan.name))?;
+        Ok(Self { plan: Arc::clone(plan), columns })
+    }
+
+    /// The changed rows of the view, in the order of `results`.
+    fn finish(
+        &self,
+        results: Vec<Keyed>,
+        metrics: &Metrics,
+    ) -> Result<Vec<RowChange>, EngineError> {
+        let mut columns = self.columns.empty(results.len());
+        let mut keys = Vec::with_capacity(results.len());
+        for (key, result) in results {
+            let latest = match result {
+                Some((latest, values)) if values.len() == columns.len() => {
+                    for (column, value) in columns.iter_mut().zip(values) {
+                        column.push(value);
+                    }
+                    Some(latest)
+                }
+                Some(_) => {
+                    return Err(EngineError::rows(self.columns.place(), "a result of another width"));
+                }
+                None => None,
+            };
+            keys.push((key, latest));
+        }
+        let evaluated = self.columns.evaluate(columns)?;
+        let computed = Computed::new(&evaluated, self.columns.place())?;
+        Metrics::count(&metrics.expression_errors, computed.failures());
+        let mut at = 0;
+        let changes = keys.into_iter().map(|(key, latest)| {
+            let row = latest.and_then(|latest_event_time| {
+                let index = at;
+                at += 1;
+                self.encode(&computed, index).map(|columns| ViewRow { latest_event_time, columns })
+            });
+            RowChange { view: self.plan.id, key: key.into_vec(), row }
+        });
+        Ok(changes.collect())
+    }
+
+    fn encode(&self, computed: &Computed<'_>, row: usize) -> Option<Vec<u8>> {
+        if self.plan.having.is_some_and(|column| !computed.is_true(column, row)) {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        (0..self.plan.output.len()).for_each(|column| computed.encode(column, row, &mut bytes));
+        Some(bytes)
+    }
+}
+
+/// The end of a view: puts its changed rows out, and into the stream of changes that views over it
+/// read.
+struct Output {
+    finisher: Finisher,
+    /// Kept only when other views read this one.
+    store: Option<RowStore>,
+    context: Rc<Context>,
+}
+
+impl Output {
+    fn put(&mut self, tick: &Tick, results: Vec<Keyed>, out: &mut Vec<Change>) {
+        let metrics = &self.context.metrics;
+        if let Some(store) = self.store.as_ref().filter(|_| tick.hydrate) {
+            store.hydrate(tick.t, out);
+        }
+        if !tick.hydrate && !results.is_empty() {
+            let rows = self.context.check(self.finisher.finish(results, metrics));
+            if let Some(counters) = metrics.view(self.finisher.plan.id) {
+                let bytes = |row: &RowChange| {
+                    row.key.len() + row.row.as_ref().map_or(0, |row| row.columns.len())
+                };
+                Metrics::count(&counters.rows, rows.len());
+                Metrics::count(&counters.bytes, rows.iter().map(bytes).sum());
+            }
+            if let Some(store) = &mut self.store {
+                rows.iter().for_each(|row| pass_on(store, tick.t, row, out));
+            }
+            self.context.emit_rows(tick, rows);
+        }
+        if let Some(store) = self.store.as_mut().filter(|_| tick.checkpoint) {
+            let changes = store.checkpoint();
+            self.context.emit_state(tick, changes);
+        }
+    }
+}
+
+/// A row that did not change keeps the place in the total order that it had.
+fn pass_on(store: &mut RowStore, t: u64, change: &RowChange, out: &mut Vec<Change>) {
+    let key = Bytes::from_slice(&change.key);
+    let new = change.row.as_ref().map(|row| {
+        let order = EventOrder {
+            event_time: row.latest_event_time,
+            t: LogTime(t),
+            partition: 0,
+            offset: 0,
+        };
+        (order, Bytes::from_slice(&row.columns))
+    });
+    let same = match (store.get(&key), &new) {
+        (Some((old_order, old)), Some((order, new))) => {
+            old_order.event_time == order.event_time && old == new
+        }
+        _ => false,
+    };
+    if !same {
+        store.set(t, key, new, out);
+    }
+}
+
+/// What the last operator of a view is made of.
+pub(crate) struct Parts<'a> {
+    pub(crate) plan: &'a Arc<ViewPlan>,
+    /// Whether other views read this one.
+    pub(crate) is_read: bool,
+    pub(crate) restored: &'a mut Restored,
+    pub(crate) context: &'a Rc<Context>,
+}
+
+impl Parts<'_> {
+    fn output(&mut self) -> Result<Output, EngineError> {
+        let space = Space::rows(self.plan.id);
+        let width = self.plan.output.len();
+        let store = match self.is_read {
+            true => Some(RowStore::restore(space, width, self.restored)?),
+            false => None,
+        };
+        let finisher = Finisher::new(self.plan)?;
+        Ok(Output { finisher, store, context: Rc::clone(self.context) })
+    }
+}
+
+/// One row per key: prepared rows (on whatever worker) to the changes of the view's rows.
+///
+/// `held` waits for future-dated rows here when nothing before this operator does.
+pub(crate) fn keyed_view<'scope>(
+    rows: Rows<'scope>,
+    mut parts: Parts<'_>,
+    mut held: Option<Held>,
+) -> Result<Rows<'scope>, EngineError> {
+    let plan = Arc::clone(parts.plan);
+    let mut output = parts.output()?;
+    let mut group = Group::restore(&plan, parts.restored)?;
+    let context = Rc::clone(parts.context);
+    let name = format!("{} group", plan.name);
+    let logic: Logic = Box::new(move |tick: &Tick, rows, out| {
+        match &mut held {
+            Some(held) => held.step(tick, rows, |row, diff| group.update(&row, diff, &context)),
+            None => rows.iter().for_each(|(row, diff)| group.update(row, *diff, &context)),
+        }
+        let results = group.advance(tick);
+        output.put(tick, results, out);
+        if tick.checkpoint {
+            context.emit_state(tick, group.core.checkpoint());
+            group.measure(&context.metrics);
+            if let Some(held) = &mut held {
+                context.emit_state(tick, held.checkpoint());
+            }
+        }
+    });
+    Ok(each_tick(rows, Route::Key, &name, parts.context, logic))
+}
+
+/// [`GroupCore`] in its place.
+struct Group {
+    plan: Arc<ViewPlan>,
+    core: GroupCore,
+    /// What this worker has added to the view's gauges.
+    measured: GroupStats,
+}
+
+impl Group {
+    fn restore(plan: &Arc<ViewPlan>, restored: &mut Restored) -> Result<Self, EngineError> {
+        let space = Space::group(plan.id);
+        let mut group_plan = GroupPlan::of(plan);
+        // Rows of a table or view are kept by their source: a retraction of any of them counts.
+        if !matches!(&plan.source, Source::Topic(topic) if topic.kind == TopicKind::Event) {
+            group_plan.horizon_us = None;
+        }
+        let mut core = GroupCore::new(group_plan, space.prefix());
+        let entries = restored.take(&space);
+        if !entries.is_empty() {
+            let own = entries.iter().map(|(key, value)| (space.own(key), value.as_slice()));
+            core.restore(own).map_err(|error| EngineError::state(space.prefix(), error))?;
+        }
+        Ok(Self { plan: Arc::clone(plan), core, measured: GroupStats::default() })
+    }
+
+    fn update(&mut self, row: &Row, diff: isize, context: &Context) {
+        if let Err(error) = self.core.update(&row.key, row.order, &row.cells, diff) {
+            context.fail(EngineError::rows(&format!("view `{}`", self.plan.name), error));
+        }
+    }
+
+    fn advance(&mut self, tick: &Tick) -> Vec<Keyed> {
+        let result = |output: GroupOutput| {
+            let row = output.row.map(|row| {
+                // A key is what this engine encoded: it decodes.
+                let mut values = decode_row(&output.key).unwrap_or_default();
+                values.extend(row.values);
+                (row.latest_event_time, values)
+            });
+            (Bytes::from_slice(&output.key), row)
+        };
+        self.core.advance(LogTime(tick.t)).into_iter().map(result).collect()
+    }
+
+    /// Brings the view's gauges up to date. Walks all keys, so only now and then.
+    fn measure(&mut self, metrics: &Metrics) {
+        let (Some(counters), now) = (metrics.view(self.plan.id), self.core.stats()) else { return };
+        let before = std::mem::replace(&mut self.measured, now);
+        let add = |gauge: &AtomicI64, before: usize, now: usize| {
+            let signed = |size| i64::try_from(size).unwrap_or(i64::MAX);
+            gauge.fetch_add(signed(now) - signed(before), Ordering::Relaxed);
+        };
+        add(&counters.keys, before.keys, now.keys);
+        add(&counters.tiles, before.tiles, now.tiles);
+        add(&counters.state_bytes, before.bytes, now.bytes);
+    }
+}
+
+/// One output row per row of the view below, under the same key.
+pub(crate) fn per_row_view<'scope>(
+    rows: Rows<'scope>,
+    mut parts: Parts<'_>,
+) -> Result<Rows<'scope>, EngineError> {
+    let mut output = parts.output()?;
+    let name = format!("{} rows", parts.plan.name);
+    let context = Rc::clone(parts.context);
+    let logic: Logic = Box::new(move |tick: &Tick, mut rows, out| {
+        consolidate(&mut rows);
+        let results = context.check(newest_per_key(rows));
+        output.put(tick, results, out);
+    });
+    Ok(each_tick(rows, Route::Key, &name, parts.context, logic))
+}
+
+/// Of each key whose rows changed, the row that there is now.
+fn newest_per_key(rows: Vec<(Row, isize)>) -> Result<Vec<Keyed>, EngineError> {
+    let mut results: Vec<Keyed> = Vec::new();
+    // Sorted by key: the changes of one key are neighbours.
+    for (row, diff) in rows {
+        if results.last().is_none_or(|(key, _)| *key != row.key) {
+            results.push((row.key.clone(), None));
+        }
+        if diff > 0 {
+            let values =
+                decode_row(&row.cells).map_err(|error| EngineError::rows("a view's row", error))?;
+            if let Some((_, result)) = results.last_mut() {
+                *result = Some((row.order.event_time, values));
+            }
+        }
+    }
+    Ok(results)
+}
