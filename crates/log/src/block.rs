@@ -279,7 +279,8 @@ fn encode_body(rows: &BlockRows) -> Result<Vec<u8>, BlockError> {
     columns.extend(rows.stored.columns().iter().cloned());
     let schema = body_schema(rows.stored.schema_ref());
     let batch = rebatch(schema, columns, rows.stored.num_rows())?;
-    let bytes: usize = batch.columns().iter().map(|column| column.get_buffer_memory_size()).sum();
+    let sizes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size());
+    let bytes: usize = sizes.sum::<Result<usize, ArrowError>>()?;
     let codec = (bytes >= COMPRESS_FROM_BYTES).then_some(CompressionType::LZ4_FRAME);
     let options =
         IpcWriteOptions::try_new(8, false, MetadataVersion::V5)?.try_with_compression(codec)?;
@@ -345,38 +346,65 @@ fn check_message(
     data: &[u8],
     schema: &Schema,
 ) -> Result<(), BlockError> {
-    let refuse = |why: &str| Err(BlockError::Mismatch(format!("the IPC message: {why}")));
+    let refuse = |why: &str| BlockError::Mismatch(format!("the IPC message: {why}"));
     let rows = 0..=i64::from(u32::MAX);
-    if !rows.contains(&batch.length()) || batch.variadicBufferCounts().is_some_and(|v| !v.is_empty())
-    {
-        return refuse("impossible row or variadic counts");
-    }
-    let nodes_fit = |node: &arrow_ipc::FieldNode| {
-        rows.contains(&node.length()) && (0..=node.length()).contains(&node.null_count())
-    };
-    let nodes = batch.nodes().map(|nodes| (nodes.len(), nodes.iter().all(nodes_fit)));
-    let wanted = schema.flattened_fields().len();
-    if nodes.is_none_or(|(count, fit)| count != wanted || !fit) {
-        return refuse("impossible field nodes");
+    let variadic = batch.variadicBufferCounts().is_some_and(|counts| !counts.is_empty());
+    if !rows.contains(&batch.length()) || variadic {
+        return Err(refuse("impossible row or variadic counts"));
     }
     let compressed = batch.compression().is_some();
-    let buffer_fits = |buffer: &arrow_ipc::Buffer| {
-        let start = usize::try_from(buffer.offset()).ok();
-        let length = usize::try_from(buffer.length()).ok();
-        let bytes = start.zip(length).and_then(|(start, length)| {
-            data.get(start..start.checked_add(length)?)
-        });
-        let Some(bytes) = bytes else { return false };
-        match bytes.first_chunk() {
-            _ if !compressed || bytes.is_empty() => true,
-            Some(prefix) => (-1..=MAX_BUFFER_BYTES).contains(&i64::from_le_bytes(*prefix)),
-            None => false,
-        }
-    };
-    if batch.buffers().is_none_or(|buffers| !buffers.iter().all(buffer_fits)) {
-        return refuse("a buffer beyond its end or beyond reason");
+    let lengths = (batch.buffers().into_iter().flatten())
+        .map(|buffer| buffer_bytes(buffer, data, compressed))
+        .collect::<Option<Vec<u64>>>()
+        .ok_or_else(|| refuse("a buffer beyond its end or beyond reason"))?;
+    let nodes: Vec<_> = batch.nodes().into_iter().flatten().collect();
+    let nodes_fit = nodes.iter().all(|node| {
+        rows.contains(&node.length()) && (0..=node.length()).contains(&node.null_count())
+    });
+    let (mut lengths, mut nodes) = (lengths.into_iter(), nodes.into_iter());
+    let mut columns = schema.fields().iter();
+    let columns_fit =
+        columns.all(|field| column_fits(field.data_type(), &mut nodes, &mut lengths).is_some());
+    match nodes_fit && columns_fit && nodes.next().is_none() && lengths.next().is_none() {
+        true => Ok(()),
+        false => Err(refuse("impossible columns")),
     }
-    Ok(())
+}
+
+/// How many bytes a buffer has once decompressed; `None` when it cannot be read.
+fn buffer_bytes(buffer: &arrow_ipc::Buffer, data: &[u8], compressed: bool) -> Option<u64> {
+    let start = usize::try_from(buffer.offset()).ok()?;
+    let length = usize::try_from(buffer.length()).ok()?;
+    let bytes = data.get(start..start.checked_add(length)?)?;
+    if !compressed || bytes.is_empty() {
+        return Some(bytes.len() as u64);
+    }
+    let (prefix, rest) = bytes.split_first_chunk()?;
+    match i64::from_le_bytes(*prefix) {
+        -1 => Some(rest.len() as u64),
+        length if length <= MAX_BUFFER_BYTES => u64::try_from(length).ok(),
+        _ => None,
+    }
+}
+
+/// Whether a column's validity bitmap is long enough; the decoder checks the other buffers itself.
+fn column_fits<'a>(
+    data_type: &DataType,
+    nodes: &mut impl Iterator<Item = &'a arrow_ipc::FieldNode>,
+    lengths: &mut impl Iterator<Item = u64>,
+) -> Option<()> {
+    let node = nodes.next()?;
+    let bits = lengths.next()?.saturating_mul(8);
+    let rows = u64::try_from(node.length()).ok()?;
+    if node.null_count() > 0 && bits < rows {
+        return None;
+    }
+    lengths.next()?;
+    match data_type {
+        DataType::Utf8 | DataType::Binary => lengths.next().map(|_| ()),
+        DataType::List(item) => column_fits(item.data_type(), nodes, lengths),
+        _ => Some(()),
+    }
 }
 
 #[cfg(test)]

@@ -439,4 +439,4 @@ impl EpochEntry {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

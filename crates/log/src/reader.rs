@@ -490,3 +490,6 @@ fn merge(
     }
     Ok(events)
 }
+
+#[cfg(test)]
+mod tests;

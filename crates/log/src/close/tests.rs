@@ -1,1 +1,72 @@
-//! placeholder
+//! `T`, and that closing is a function of its inputs.
+
+use falaj_event::{Op, ProducerId};
+use falaj_vault::SeededRandom;
+
+use super::*;
+use crate::submission::{Ops, Origin, Submission};
+use crate::testing::{batch, payment, payments};
+
+#[test]
+fn t_follows_the_clock_and_never_stands_still() {
+    let wall = |previous: Option<u64>, now| {
+        choose_t(ClockMode::Wall, previous.map(LogTime), now, Some(1 << 50)).0
+    };
+    assert_eq!([wall(None, 0), wall(None, 9), wall(Some(9), 9), wall(Some(9), 3)], [1, 9, 10, 10]);
+    let event = |previous: Option<u64>, greatest| {
+        choose_t(ClockMode::Event, previous.map(LogTime), 1 << 50, greatest).0
+    };
+    assert_eq!([event(None, None), event(None, Some(-5)), event(None, Some(8))], [1, 1, 8]);
+    assert_eq!([event(Some(8), Some(8)), event(Some(8), Some(20)), event(Some(8), None)], [9, 20, 9]);
+    assert_eq!(choose_t(ClockMode::Wall, Some(LogTime(u64::MAX)), 0, None).0, u64::MAX);
+}
+
+fn prepared(vault: &Vault) -> Prepared {
+    let schema = Arc::new(payments(3));
+    let rows: Vec<_> = (0..20).map(|i| payment(&format!("c{i}"), i, i)).collect();
+    let submission = Submission {
+        batch: batch(&schema, &rows),
+        schema,
+        origin: Origin::Producer { producer: ProducerId([1; 16]), first_sequence: 0, sequences: 20 },
+        ops: Ops::All(Op::Insert),
+        positions: None,
+        rejected: None,
+        reply: Box::new(|_| {}),
+    };
+    submission.prepare(vault).0.unwrap()
+}
+
+fn close() -> ClosedEpoch {
+    let vault = Vault::ephemeral(3).unwrap();
+    let segment = segment_of(&prepared(&vault), 4, &[0, 15]).unwrap();
+    assert_eq!((segment.ops.len(), segment.ids.len()), (14, 14 * EVENT_ID_BYTES));
+    close_epoch(EpochInputs {
+        term: 4,
+        t: LogTime(99),
+        clock: ClockMode::Event,
+        wall_clock_us: 5,
+        definitions: Hash256([1; 32]),
+        tail: None,
+        segments: vec![segment],
+        producers: Vec::new(),
+        vault: &vault,
+        random: &SeededRandom::new(6),
+        next_offset: &|_, partition| u64::from(partition) * 100,
+    })
+    .unwrap()
+}
+
+#[test]
+fn closing_is_a_function_of_its_inputs() {
+    let (one, two) = (close(), close());
+    assert_eq!(one.entry, two.entry);
+    let bytes = |closed: &ClosedEpoch| -> Vec<Arc<[u8]>> {
+        closed.blocks.iter().map(|block| Arc::clone(&block.bytes)).collect()
+    };
+    assert_eq!(bytes(&one), bytes(&two));
+    assert_eq!(one.entry.check(), Ok(()));
+    assert_eq!((one.entry.record.epoch, one.entry.record.events), (0, 14));
+    let ranges = &one.ranges[0];
+    assert!(ranges.iter().all(|(partition, first, _)| *first == u64::from(*partition) * 100));
+    assert_eq!(ranges.iter().map(|(_, _, count)| count).sum::<u32>(), 14);
+}

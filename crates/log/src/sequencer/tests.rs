@@ -568,3 +568,91 @@ fn many_threads_lose_and_repeat_nothing() {
     let total: u64 = (0..3).map(|p| bench.log.next_offset(bench.topic.id(), p)).sum();
     assert_eq!(total, 300);
 }
+
+/// CPU time of the calling thread in nanoseconds.
+fn thread_cpu_ns() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// Rows of about 100 bytes, none personal.
+fn sales(partitions: u32) -> TopicSchema {
+    let columns = [
+        ("customer", "string"), ("merchant", "string"), ("country", "string"), ("sold_at", "timestamp"),
+        ("amount", "decimal(12,2)"), ("fee", "int64"), ("risk", "float64"), ("code", "int32"),
+        ("present", "bool"),
+    ];
+    TopicSchema {
+        name: "sales".into(),
+        columns: columns.iter().map(|(name, of)| column(name, of, false)).collect(),
+        event_time: 3,
+        subject: None,
+        ..payments(partitions)
+    }
+}
+
+fn sale(i: i64) -> Vec<falaj_event::Value> {
+    use falaj_event::Value;
+    let text = |text: String| Value::String(text.into());
+    let mixed = i.wrapping_mul(0x5851_F42D_4C95_7F2D).cast_unsigned() >> 20;
+    vec![
+        text(format!("customer-{:08}", mixed % 100_000)),
+        text(format!("merchant-{:08}", mixed % 5_000)),
+        text("OM".into()),
+        Value::Timestamp(1_700_000_000_000_000 + i * 1000),
+        Value::Decimal(i128::from(mixed % 1_000_000), 2),
+        Value::Int(i64::try_from(mixed % 977).unwrap()),
+        Value::Float64((mixed % 1000) as f64 / 1000.0),
+        Value::Int(i64::try_from(mixed % 9999).unwrap()),
+        Value::Bool(mixed.is_multiple_of(3)),
+    ]
+}
+
+/// Measured on one thread's CPU time, so that a busy machine disturbs it little.
+#[test]
+#[ignore = "a measurement: run it alone"]
+fn throughput() {
+    for (partitions, batch_rows) in [(1, 1_000), (4, 1_000), (1, 100), (1, 10_000)] {
+        let log = Arc::new(MemoryLog::new());
+        let parts = parts(Arc::clone(&log) as Arc<dyn Log>, &vault());
+        let options = Options { linger_us: 1_000, ..event_mode() };
+        let handle = Sequencer::spawn(options, parts).unwrap();
+        let topic = Arc::new(sales(partitions));
+        let rows: Vec<_> = (0..batch_rows).map(sale).collect();
+        let rows = batch(&topic, &rows);
+        let batches = 400_000 / u64::try_from(batch_rows).unwrap();
+        let (send, receive) = channel();
+        for round in 0..batches {
+            let send = send.clone();
+            let sequences = u32::try_from(batch_rows).unwrap();
+            handle.submit(Submission {
+                schema: Arc::clone(&topic),
+                origin: from_till(round * u64::from(sequences), sequences),
+                ops: Ops::All(Op::Insert),
+                batch: rows.clone(),
+                positions: None,
+                rejected: None,
+                reply: Box::new(move |outcome| {
+                    outcome.unwrap();
+                    send.send(thread_cpu_ns()).unwrap();
+                }),
+            });
+        }
+        drop(send);
+        let cpu_ns = receive.iter().max().unwrap();
+        handle.shutdown().unwrap();
+        let (mut bytes, epochs) = (0, log.tail().unwrap().record.epoch + 1);
+        for epoch in 0..epochs {
+            for part in &log.entry(epoch).unwrap().unwrap().partitions {
+                bytes += log.block(part.topic, part.partition, part.blocks[0]).unwrap().len();
+            }
+        }
+        let rate = 400_000.0 / (cpu_ns as f64 / 1e9);
+        println!(
+            "{partitions} partitions, batches of {batch_rows}: {rate:.0} events per core-second, \
+             {epochs} epochs, {} sealed bytes per event",
+            bytes / 400_000
+        );
+        assert!(rate > 100_000.0, "far below what it was built for");
+    }
+}
