@@ -67,6 +67,11 @@ pub trait Backend: Send + Sync + 'static {
     /// When the read cannot start; the stream's own errors end it.
     async fn read_topic(&self, request: ReadTopicRequest) -> Result<BatchStream, BackendError>;
 
+    /// The node's own actions, for [`Self::action`]: names with one line of description each.
+    fn actions(&self) -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
+
     /// Runs an action of the node's own (audit, replay, …); `body` is what the client sent, NULL for
     /// an empty one. The answer is one JSON document.
     ///

@@ -144,6 +144,6 @@ impl FlightService for Gateway {
     }
 
     async fn list_actions(&self, _: Request<Empty>) -> ResponseStream<ActionType> {
-        Ok(describe::actions())
+        Ok(describe::actions(self))
     }
 }

@@ -187,10 +187,18 @@ pub(super) fn schema(
     Ok(SchemaResult { schema: ipc(&flight.schema())?.0 })
 }
 
-pub(super) fn actions() -> Response<BoxStream<'static, Result<ActionType, Status>>> {
-    let types = ACTIONS.map(|(name, description)| {
-        Ok(ActionType { r#type: name.to_owned(), description: description.to_owned() })
-    });
+fn all_actions(gateway: &Gateway) -> impl Iterator<Item = (&'static str, &'static str)> {
+    ACTIONS.into_iter().chain(gateway.backend.actions())
+}
+
+pub(super) fn actions(
+    gateway: &Gateway,
+) -> Response<BoxStream<'static, Result<ActionType, Status>>> {
+    let types: Vec<_> = all_actions(gateway)
+        .map(|(name, description)| {
+            Ok(ActionType { r#type: name.to_owned(), description: description.to_owned() })
+        })
+        .collect();
     Response::new(iter(types).boxed())
 }
 
@@ -234,5 +242,11 @@ async fn own_action(
             BackendError::invalid(format!("action `{name}`: its body is no JSON: {error}"))
         })?,
     };
-    Ok(gateway.backend.action(name, body, identity).await?.to_string())
+    match gateway.backend.action(name, body, identity).await {
+        Ok(answer) => Ok(answer.to_string()),
+        Err(BackendError::Unknown { kind: "action", near, .. }) if near.is_empty() => {
+            Err(BackendError::unknown("action", name, all_actions(gateway).map(|(name, _)| name)))
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -54,7 +54,7 @@ pub(super) fn open(
         identity,
         incoming,
     };
-    Ok(unfold(exchange, |mut exchange| async move {
+    Ok(unfold(Box::new(exchange), |mut exchange| async move {
         let item = exchange.next().await?;
         exchange.ended |= item.is_err();
         Some((item, exchange))
@@ -70,6 +70,10 @@ impl Exchange {
             }
             if self.ended {
                 return None;
+            }
+            // Asked here too, or a client that never pauses would never be told.
+            if self.gateway.stopping.has_changed().unwrap_or(true) {
+                return Some(Err(stopping_status()));
             }
             let message = tokio::select! {
                 biased;
@@ -126,10 +130,12 @@ impl Exchange {
                     identity: self.identity.clone(),
                 };
                 let keys = request.keys.clone();
-                match self.gateway.backend.lookup(request).await {
-                    Ok(found) => plan.answer(&keys, found),
-                    Err(error) => Err(error),
-                }
+                let found = tokio::select! {
+                    biased;
+                    found = self.gateway.backend.lookup(request) => found,
+                    () = &mut self.stopped => return Err(stopping_status()),
+                };
+                found.and_then(|found| plan.answer(&keys, found))
             }
             Err(error) => Err(error),
         };
