@@ -208,10 +208,13 @@ pub fn advice(name: &str) -> Option<&'static str> {
 
 /// The allowed or aggregate name nearest to `name`, if any is near.
 pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let begins = |candidate: &str| name.len() >= 3 && candidate.starts_with(name);
     names
         .into_iter()
         .map(|candidate| (distance(name, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(name.len()) / 4)
+        .filter(|(distance, candidate)| {
+            *distance <= 1 + candidate.len().min(name.len()) / 4 || begins(candidate)
+        })
         .min()
         .map(|(_, candidate)| candidate)
 }

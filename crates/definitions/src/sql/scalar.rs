@@ -52,6 +52,14 @@ impl Typed {
         self.data_type.is_floating()
     }
 
+    /// Whether it is a float or a list of floats.
+    fn holds_floats(&self) -> bool {
+        match &self.data_type {
+            DataType::List(item) => item.data_type().is_floating(),
+            _ => self.is_float(),
+        }
+    }
+
     /// A number literal as the float nearest to its digits, anything else as it is.
     fn float_if_literal(mut self) -> Self {
         if let Some(value) = self.number.as_ref().and_then(|digits| digits.parse::<f64>().ok()) {

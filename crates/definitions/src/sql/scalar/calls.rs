@@ -63,7 +63,7 @@ impl Translator<'_> {
         }
         let mut typed = args.iter().map(|arg| self.translate(arg, span)).collect::<Checked<Vec<_>>>()?;
         self.guard(function.guard, name, &mut typed, span)?;
-        let floats = typed.iter().any(Typed::is_float) || crate::functions::libm::is_libm(name);
+        let floats = typed.iter().any(Typed::holds_floats) || crate::functions::libm::is_libm(name);
         if floats && matches!(function.guard, Guard::None | Guard::OneFamily) {
             typed = typed.into_iter().map(Typed::float_if_literal).collect();
         }
