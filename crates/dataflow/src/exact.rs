@@ -12,4 +12,6 @@ pub use round::{ratio_to_f64, round_to_f64, sqrt_ratio_to_f64};
 pub use sum::{BadBytes, ExactSum, Inline, Moments, Spill, Term, variance};
 
 #[cfg(test)]
+pub(crate) mod reference;
+#[cfg(test)]
 mod tests;

@@ -264,4 +264,8 @@ impl GroupCore {
 }
 
 #[cfg(test)]
+mod naive;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod timing;

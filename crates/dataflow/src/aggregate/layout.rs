@@ -123,11 +123,6 @@ impl Layout {
         self.objects
     }
 
-    /// Whether some slot cannot be subtracted from.
-    pub(crate) fn has_semigroups(&self) -> bool {
-        self.ops.iter().any(|op| !op.kind.is_group())
-    }
-
     /// Adds one event.
     #[inline]
     pub(crate) fn add(&self, slots: &mut Slots<'_>, event: &Event<'_>) {
@@ -162,9 +157,12 @@ impl Layout {
                 Presence::Present => {}
             }
             slots.words[lane.at] = slots.words[lane.at].saturating_sub(1);
+            let emptied = slots.words[lane.at] == 0;
             for index in lane.ops.clone() {
                 let op = &self.ops[index];
-                if op.kind.is_group() {
+                if emptied {
+                    op.reset(slots);
+                } else if op.kind.is_group() {
                     op.remove(slots, parsed, event);
                 } else if op.decided_by(slots.seen(), parsed, event) && !stale.contains(&index) {
                     stale.push(index);

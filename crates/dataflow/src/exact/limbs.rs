@@ -75,16 +75,13 @@ impl Limbs {
             if index >= parts.len() && part == 0 && !carry {
                 break;
             }
-            let ((value, first_carry), second) = if subtract {
-                let (value, borrow) = limb.overflowing_sub(part);
-                ((value, borrow), value.overflowing_sub(u64::from(carry)))
-            } else {
-                let (value, over) = limb.overflowing_add(part);
-                ((value, over), value.overflowing_add(u64::from(carry)))
-            };
-            let _ = value;
-            *limb = second.0;
-            carry = first_carry | second.1;
+            let (value, first) =
+                if subtract { limb.overflowing_sub(part) } else { limb.overflowing_add(part) };
+            let carried = u64::from(carry);
+            let (value, second) =
+                if subtract { value.overflowing_sub(carried) } else { value.overflowing_add(carried) };
+            *limb = value;
+            carry = first | second;
         }
         self.trim();
     }

@@ -233,7 +233,7 @@ impl ExactSum {
         }
     }
 
-    /// The negated sum (infinities change sides).
+    /// The inverse: the sum that cancels this one, special counters included.
     pub fn negated(&self) -> Self {
         let mut zero = Self::default();
         zero.merge(self, true);
@@ -285,7 +285,7 @@ impl ExactSum {
     }
 
     /// The sum rounded once. NaN if a NaN or both infinities were added, an infinity if one was;
-    /// a sum of zero is +0.
+    /// a sum of zero is +0 (a negative one too small for a float64 is −0).
     pub fn to_f64(&self) -> f64 {
         self.quotient(1)
     }
@@ -298,9 +298,7 @@ impl ExactSum {
             return match count {
                 1 => round_to_f64(mantissa < 0, magnitude, exponent.into(), false),
                 _ => small_ratio_to_f64(mantissa < 0, magnitude, count, exponent.into()),
-            }
-            // A zero is positive.
-            + 0.0;
+            };
         }
         if let Some(special) = self.special() {
             return special;

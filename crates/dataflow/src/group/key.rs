@@ -80,15 +80,6 @@ impl Events {
             .map(|((order, cells), count)| (order, cells.as_ref(), *count))
     }
 
-    /// Retractable events of exactly this order.
-    pub(crate) fn at(&self, order: &EventOrder) -> impl Iterator<Item = (&[u8], u64)> {
-        let order = *order;
-        self.all
-            .range((order, Cells::default())..)
-            .take_while(move |((have, _), _)| *have == order)
-            .map(|((_, cells), count)| (cells.as_ref(), *count))
-    }
-
     /// The earliest retractable event.
     pub(crate) fn first(&self) -> Option<EventOrder> {
         self.all.first_key_value().map(|((order, _), _)| *order)
