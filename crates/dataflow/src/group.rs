@@ -18,8 +18,6 @@ mod rows;
 mod state;
 mod wheel;
 
-use std::sync::Arc;
-
 use falaj_event::{EventOrder, EventTime, LogTime, Value, key_hash};
 use hashbrown::HashTable;
 
@@ -28,6 +26,7 @@ use crate::group::key::{Cells, KeyState};
 use crate::group::plan::Compiled;
 use crate::group::wheel::Wheel;
 
+pub use crate::group::key::KeyBytes;
 pub use crate::group::plan::GroupPlan;
 
 /// What [`GroupCore`] cannot read.
@@ -60,7 +59,7 @@ pub struct GroupRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupOutput {
     /// The key's canonical encoding.
-    pub key: Arc<[u8]>,
+    pub key: KeyBytes,
     /// Its row; `None` when every event of the key has been retracted.
     pub row: Option<GroupRow>,
 }
@@ -83,7 +82,7 @@ pub struct GroupStats {
 /// A change of a retractable key that waits for the next step of time.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Pending {
-    key: Arc<[u8]>,
+    key: KeyBytes,
     order: EventOrder,
     cells: Cells,
     diff: isize,
@@ -224,7 +223,7 @@ impl GroupCore {
 
     fn find(&self, key: &[u8]) -> Option<u32> {
         let same = |id: &u32| {
-            self.keys[*id as usize].as_ref().is_some_and(|state| state.key.as_ref() == key)
+            self.keys[*id as usize].as_ref().is_some_and(|state| state.key.as_slice() == key)
         };
         self.index.find(key_hash(key), same).copied()
     }

@@ -128,11 +128,14 @@ impl Output {
                 })
             }
             Some((precision, scale)) => {
+                let from = if let Repr::Decimal(scale) = self.repr { scale } else { 0 };
+                if let (None, true, Some(sum)) = (divisor, from == scale, small_sum(seen, op)) {
+                    return fits(sum, precision).map_or(Value::Error, |sum| Value::Decimal(sum, scale));
+                }
                 let sum = match op.kind {
                     Kind::IntegerSum => Some(BigInt::from(seen.wide(op.at).cast_signed())),
                     _ => seen.sum(op.at, op.object).to_integer(),
                 };
-                let from = if let Repr::Decimal(scale) = self.repr { scale } else { 0 };
                 sum.and_then(|sum| decimal(&sum, divisor.unwrap_or(1), from, precision, scale))
                     .map_or(Value::Error, |unscaled| Value::Decimal(unscaled, scale))
             }
@@ -158,6 +161,19 @@ impl Output {
             repr => repr.value(seen.words[at]),
         }
     }
+}
+
+/// A sum of integers that fits i128.
+fn small_sum(seen: Seen<'_>, op: Op) -> Option<i128> {
+    if op.kind == Kind::IntegerSum {
+        return Some(seen.wide(op.at).cast_signed());
+    }
+    let inline = seen.inline(op.at);
+    (seen.objects[op.object].is_none() && inline.exponent == 0).then_some(inline.mantissa)
+}
+
+fn fits(unscaled: i128, precision: u8) -> Option<i128> {
+    (unscaled.unsigned_abs() < 10u128.pow(u32::from(precision))).then_some(unscaled)
 }
 
 fn integer_sum(seen: Seen<'_>, op: Op) -> ExactSum {
@@ -190,6 +206,5 @@ fn decimal(sum: &BigInt, divisor: u64, from: u8, precision: u8, scale: u8) -> Op
     // Half away from zero: truncate (2·x ± 1) / 2 of the exact quotient.
     let toward = if sum.sign() == Sign::Minus { -denominator.clone() } else { denominator.clone() };
     let rounded = (numerator + toward) / (denominator * 2u8);
-    let unscaled = i128::try_from(rounded).ok()?;
-    (unscaled.unsigned_abs() < 10u128.pow(u32::from(precision))).then_some(unscaled)
+    fits(i128::try_from(rounded).ok()?, precision)
 }

@@ -11,6 +11,9 @@ use crate::exact::round::{
     ratio_to_f64, round_big, round_to_f64, small_ratio_to_f64, sqrt_ratio_to_f64,
 };
 
+/// Integers below this are float64 exactly.
+const EXACT_F64: u128 = 1 << 53;
+
 /// One summand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Term {
@@ -297,6 +300,10 @@ impl ExactSum {
             let magnitude = mantissa.unsigned_abs();
             return match count {
                 1 => round_to_f64(mantissa < 0, magnitude, exponent.into(), false),
+                // Both operands are exact, so this is one rounding.
+                _ if exponent == 0 && magnitude < EXACT_F64 && u128::from(count) < EXACT_F64 => {
+                    mantissa as f64 / count as f64
+                }
                 _ => small_ratio_to_f64(mantissa < 0, magnitude, count, exponent.into()),
             };
         }

@@ -32,7 +32,10 @@ impl KeyState {
                 }
                 grid.layout.add(&mut self.totals(window, shape).0, event);
                 if made {
-                    self.next_leave = self.next_leave.min(grid.leave(tile, window));
+                    let leave = grid.leave(tile, window);
+                    let ring = &mut self.rings[index];
+                    ring.next_leave = ring.next_leave.min(leave);
+                    self.next_leave = self.next_leave.min(leave);
                 }
             }
         }
@@ -90,48 +93,57 @@ impl KeyState {
         }
     }
 
-    /// Takes out what has left by now; says whether that was anything.
+    /// Takes out what has left by `now`; says whether that was anything.
     fn expire(
         &mut self,
         plan: &Compiled,
+        now: i64,
         stale: &mut Vec<usize>,
         mut gone: impl FnMut(u8, i64),
     ) -> bool {
         let mut changed = false;
-        let mut next = i64::MAX;
         for (index, grid) in plan.grids.iter().enumerate() {
-            let shape = grid.shape();
-            for window in &grid.windows {
-                let (mut totals, rings) = self.totals(window, shape);
-                let ring = &rings[index];
-                let start = ring.up_to(shape, window.previous);
-                let end = ring.up_to(shape, window.limit);
-                if end < ring.len(shape) {
-                    next = next.min(grid.leave(ring.tile(shape, end), window));
-                }
-                if start == end {
-                    continue;
-                }
-                changed = true;
-                stale.clear();
-                for part in ring.parts(shape, start..end) {
-                    grid.layout.subtract(&mut totals, part, stale);
-                }
-                for op in stale.iter() {
-                    grid.layout.refold(*op, &mut totals, ring.parts(shape, end..ring.len(shape)));
-                }
+            if self.rings[index].next_leave > now {
+                continue;
             }
-            if grid.hop.is_some() {
-                let ring = &mut self.rings[index];
-                for _ in 0..ring.up_to(shape, grid.gone()) {
-                    let tile = ring.tile(shape, 0);
-                    if ring.remove(shape, 0) {
-                        gone(index as u8, tile);
-                    }
+            changed |= self.expire_windows(index, grid, stale);
+            let (shape, ring) = (grid.shape(), &mut self.rings[index]);
+            while ring.len(shape) > 0 && ring.tile(shape, 0) <= grid.gone() {
+                let tile = ring.tile(shape, 0);
+                if ring.remove(shape, 0) {
+                    gone(index as u8, tile);
                 }
             }
         }
-        self.next_leave = next;
+        self.next_leave = self.rings.iter().map(|ring| ring.next_leave).min().unwrap_or(i64::MAX);
+        changed
+    }
+
+    /// Takes tiles out of the totals of the windows that they have left.
+    fn expire_windows(&mut self, index: usize, grid: &Grid, stale: &mut Vec<usize>) -> bool {
+        let (shape, mut changed, mut next) = (grid.shape(), false, i64::MAX);
+        for window in &grid.windows {
+            let (mut totals, rings) = self.totals(window, shape);
+            let ring = &rings[index];
+            let end = ring.up_to(shape, window.limit);
+            if end < ring.len(shape) {
+                next = next.min(grid.leave(ring.tile(shape, end), window));
+            }
+            // What had left the longest window before is gone from the ring.
+            let start = ring.up_to(shape, window.previous);
+            if start == end {
+                continue;
+            }
+            changed = true;
+            stale.clear();
+            for part in ring.parts(shape, start..end) {
+                grid.layout.subtract(&mut totals, part, stale);
+            }
+            for op in stale.iter() {
+                grid.layout.refold(*op, &mut totals, ring.parts(shape, end..ring.len(shape)));
+            }
+        }
+        self.rings[index].next_leave = next;
         changed
     }
 
@@ -218,7 +230,8 @@ impl GroupCore {
             }
             let left = &mut self.left;
             let keep_left = !self.retractable;
-            let changed = state.expire(&self.plan, &mut self.scratch.stale, |grid, tile| {
+            let stale = &mut self.scratch.stale;
+            let changed = state.expire(&self.plan, self.now, stale, |grid, tile| {
                 if keep_left {
                     left.push((id, grid, tile));
                 }

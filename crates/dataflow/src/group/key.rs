@@ -4,13 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
 
 use falaj_event::{EventOrder, EventTime, LogTime};
+use smallvec::SmallVec;
 
 use crate::aggregate::{Object, Slots};
 use crate::group::plan::{Compiled, Window};
 use crate::group::ring::{Ring, Shape};
+
+/// A key's canonical encoding; a string of 19 bytes or two integers lie in place.
+pub type KeyBytes = SmallVec<[u8; 24]>;
 
 /// The wanted cells of an event, in canonical encoding.
 pub(crate) type Cells = Box<[u8]>;
@@ -122,7 +125,7 @@ impl Events {
 /// All that is known of one key.
 #[derive(Debug)]
 pub(crate) struct KeyState {
-    pub(crate) key: Arc<[u8]>,
+    pub(crate) key: KeyBytes,
     /// One per grid.
     pub(crate) rings: Box<[Ring]>,
     totals: Box<[u64]>,

@@ -26,14 +26,28 @@ impl Shape {
 }
 
 /// Tiles in order. Leaving tiles are dropped at the front without moving the rest at once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ring {
+    /// When the next tile leaves a window; `i64::MAX` for never.
+    pub(crate) next_leave: i64,
     records: Vec<u64>,
     objects: Vec<Object>,
     /// Records already dropped at the front of the arrays.
     head: usize,
     /// No dirty tile is below this one.
     dirty_from: Option<i64>,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self {
+            next_leave: i64::MAX,
+            records: Vec::new(),
+            objects: Vec::new(),
+            head: 0,
+            dirty_from: None,
+        }
+    }
 }
 
 impl Ring {
@@ -53,14 +67,14 @@ impl Ring {
 
     /// How many tiles have numbers up to `tile`.
     pub(crate) fn up_to(&self, shape: Shape, tile: i64) -> usize {
-        let (mut low, mut high) = (0, self.len(shape));
-        // Most questions are about the ends.
-        if high == 0 || self.tile(shape, 0) > tile {
-            return 0;
+        let len = self.len(shape);
+        // Most questions are about the front: look there first, in growing strides.
+        let (mut low, mut high) = (0, 1);
+        while high <= len && self.tile(shape, high - 1) <= tile {
+            (low, high) = (high, high * 2);
         }
-        if self.tile(shape, high - 1) <= tile {
-            return high;
-        }
+        high = high.min(len + 1) - 1;
+        high = high.max(low);
         while low < high {
             let middle = low.midpoint(high);
             if self.tile(shape, middle) <= tile { low = middle + 1 } else { high = middle }
@@ -81,8 +95,14 @@ impl Ring {
         tile: i64,
         empty: &[u64],
     ) -> (usize, bool) {
-        let index = self.up_to(shape, tile);
-        if index > 0 && self.tile(shape, index - 1) == tile {
+        let len = self.len(shape);
+        let newest = if len == 0 { None } else { Some(self.tile(shape, len - 1)) };
+        let index = match newest {
+            Some(newest) if newest == tile => return (len - 1, false),
+            Some(newest) if newest > tile => self.up_to(shape, tile),
+            _ => len,
+        };
+        if index > 0 && index < len && self.tile(shape, index - 1) == tile {
             return (index - 1, false);
         }
         self.reserve(shape);

@@ -101,7 +101,7 @@ impl GroupCore {
     pub(super) fn take_touched(&mut self) -> Vec<GroupOutput> {
         let mut touched = std::mem::take(&mut self.touched);
         let keys = &self.keys;
-        let key_of = |id: &u32| keys[*id as usize].as_ref().map(|state| state.key.as_ref());
+        let key_of = |id: &u32| keys[*id as usize].as_ref().map(|state| state.key.as_slice());
         // The first bytes settle nearly every comparison without a visit to the key.
         let mut sorted: Vec<(u128, u32)> =
             touched.iter().map(|id| (head(key_of(id).unwrap_or_default()), *id)).collect();

@@ -184,6 +184,8 @@ impl GroupCore {
                     }
                     if start < ring.len(shape) {
                         let leave = grid.leave(ring.tile(shape, start), window);
+                        let ring = &mut state.rings[index];
+                        ring.next_leave = ring.next_leave.min(leave);
                         state.next_leave = state.next_leave.min(leave);
                     }
                 }

@@ -339,7 +339,7 @@ impl Run {
         for output in outputs {
             match output.row {
                 Some(row) => self.table.insert(output.key.to_vec(), row),
-                None => self.table.remove(output.key.as_ref()),
+                None => self.table.remove(output.key.as_slice()),
             };
         }
         self.fresh.clear();
