@@ -166,7 +166,9 @@ impl<'a> ParsedBlock<'a> {
         cursor.magic(MAGIC, VERSION)?;
         let format = cursor.u8()?;
         if format != BODY_FORMAT {
-            return Err(cursor.fail(format!("body format {format} is unknown; upgrade this program")));
+            return Err(
+                cursor.fail(format!("body format {format} is unknown; upgrade this program"))
+            );
         }
         let length = cursor.u16()?;
         if length < HEADER_BYTES {
@@ -181,8 +183,7 @@ impl<'a> ParsedBlock<'a> {
         };
         cursor.slice(usize::from(length - HEADER_BYTES))?;
         let authenticated = &block[..cursor.at()];
-        let key =
-            KeyName { id: KeyId(cursor.take()?), commitment: KeyCommitment(cursor.take()?) };
+        let key = KeyName { id: KeyId(cursor.take()?), commitment: KeyCommitment(cursor.take()?) };
         let nonce = cursor.take()?;
         let ciphertext = cursor.slice(cursor.left())?;
         Ok(Self { header, authenticated, key, nonce, ciphertext })
@@ -387,7 +388,8 @@ fn buffer_bytes(buffer: &arrow_ipc::Buffer, data: &[u8], compressed: bool) -> Op
     }
 }
 
-/// Whether a column's validity bitmap is long enough; the decoder checks the other buffers itself.
+/// Whether a column's validity bitmap is long enough and its offsets or values are whole ones; the
+/// decoder checks the rest itself.
 fn column_fits<'a>(
     data_type: &DataType,
     nodes: &mut impl Iterator<Item = &'a arrow_ipc::FieldNode>,
@@ -396,10 +398,15 @@ fn column_fits<'a>(
     let node = nodes.next()?;
     let bits = lengths.next()?.saturating_mul(8);
     let rows = u64::try_from(node.length()).ok()?;
-    if node.null_count() > 0 && bits < rows {
+    let variable = matches!(data_type, DataType::Utf8 | DataType::Binary | DataType::List(_));
+    let width = match variable {
+        true => size_of::<i32>(),
+        false => data_type.primitive_width().unwrap_or(1),
+    };
+    let whole = lengths.next()?.is_multiple_of(width as u64);
+    if !whole || (node.null_count() > 0 && bits < rows) {
         return None;
     }
-    lengths.next()?;
     match data_type {
         DataType::Utf8 | DataType::Binary => lengths.next().map(|_| ()),
         DataType::List(item) => column_fits(item.data_type(), nodes, lengths),

@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    FixedSizeBinaryArray, TimestampMicrosecondArray, UInt8Array, UInt32Array,
-};
+use arrow::array::{FixedSizeBinaryArray, TimestampMicrosecondArray, UInt8Array, UInt32Array};
 use arrow::buffer::Buffer;
 use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
 use arrow::error::ArrowError;

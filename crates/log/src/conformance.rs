@@ -32,7 +32,7 @@ pub trait ReopenableLog {
 
 /// Runs every check. `make` gives a fresh, empty log each time.
 pub fn run(make: impl Fn() -> Box<dyn ReopenableLog>) {
-    let checks: &[(&str, fn(&mut Bench))] = &[
+    let checks: &[(&str, Check)] = &[
         ("an empty log is empty", lookups::an_empty_log_is_empty),
         ("a committed epoch is readable", lookups::a_committed_epoch_is_readable),
         ("bytes come back as written", lookups::bytes_come_back_as_written),
@@ -58,6 +58,8 @@ pub fn run(make: impl Fn() -> Box<dyn ReopenableLog>) {
         check(&mut Bench { log: make() });
     }
 }
+
+type Check = fn(&mut Bench);
 
 /// A log under test and what makes epochs for it.
 struct Bench {
@@ -155,7 +157,13 @@ fn draft(log: &dyn Log, t: u64, wanted: &[Wanted<'_>], producers: &[ProducerEntr
     draft
 }
 
-fn run_of(producer: u8, topic: &str, first_sequence: u64, count: u32, accepted: bool) -> ProducerEntry {
+fn run_of(
+    producer: u8,
+    topic: &str,
+    first_sequence: u64,
+    count: u32,
+    accepted: bool,
+) -> ProducerEntry {
     ProducerEntry {
         producer: ProducerId([producer; 16]),
         topic: TopicId::of(topic),
@@ -170,8 +178,7 @@ fn picture(log: &dyn Log) -> String {
     let tail = log.tail();
     let topics = ["a", "b"].map(TopicId::of);
     let offsets: Vec<_> = topics.iter().map(|topic| log.next_offset(*topic, 0)).collect();
-    let located: Vec<_> =
-        topics.iter().map(|topic| log.locate(*topic, 0, 0).unwrap()).collect();
+    let located: Vec<_> = topics.iter().map(|topic| log.locate(*topic, 0, 0).unwrap()).collect();
     let last = log.last_sequence(ProducerId([1; 16])).unwrap();
     let after = log.entry(tail.as_ref().map_or(0, |tail| tail.record.epoch + 1)).unwrap();
     let newest = log.entry_at(LogTime(u64::MAX)).unwrap();

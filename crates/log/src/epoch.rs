@@ -165,12 +165,8 @@ impl EpochRecord {
         for field in [self.term, self.epoch, self.t.0, self.wall_clock_us, self.events] {
             out.extend_from_slice(&field.to_be_bytes());
         }
-        for hash in [
-            &self.definitions,
-            &self.previous,
-            &self.partitions_root,
-            &self.producers_hash,
-        ] {
+        for hash in [&self.definitions, &self.previous, &self.partitions_root, &self.producers_hash]
+        {
             out.extend_from_slice(&hash.0);
         }
         out.extend_from_slice(self.extensions.as_bytes());

@@ -125,9 +125,10 @@ impl Log for MemoryLog {
         offset: u64,
     ) -> Result<Option<BlockLocation>, LogError> {
         let state = self.state();
-        let at = state.offsets.get(&(topic, partition)).and_then(|offsets| {
-            offsets.range(..=offset).next_back().map(|(_, epoch)| *epoch)
-        });
+        let at = state
+            .offsets
+            .get(&(topic, partition))
+            .and_then(|offsets| offsets.range(..=offset).next_back().map(|(_, epoch)| *epoch));
         let located = at.and_then(|epoch| {
             let entry = state.entry(epoch)?;
             let part = entry.partition(topic, partition)?;

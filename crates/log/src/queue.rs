@@ -47,10 +47,21 @@ impl Pending {
     }
 }
 
-pub(crate) enum Command {
-    Submit(Pending),
-    /// Definitions in force from the next epoch on, with the events that belong to that epoch.
-    Rotate(Hash256, Vec<Pending>),
+/// Submissions that may not be torn apart.
+pub(crate) struct Command {
+    /// Definitions in force from the epoch of `pending` on.
+    pub definitions: Option<Hash256>,
+    pub pending: Vec<Pending>,
+}
+
+impl Command {
+    fn rows(&self) -> usize {
+        self.pending.iter().map(Pending::rows).sum()
+    }
+
+    fn bytes(&self) -> usize {
+        self.pending.iter().map(|one| one.prepared.bytes).sum()
+    }
 }
 
 /// Sizes of one gathering and of the queue.
@@ -91,12 +102,7 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self {
-            state: Mutex::default(),
-            arrived: Condvar::new(),
-            room: Condvar::new(),
-            limits,
-        }
+        Self { state: Mutex::default(), arrived: Condvar::new(), room: Condvar::new(), limits }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -117,7 +123,10 @@ impl Queue {
     /// are given.
     pub(crate) fn push(&self, command: Command, even_if_full: bool) {
         let mut state = self.state();
-        while !even_if_full && !state.closing && state.poisoned.is_none() && !self.has_room_in(&state)
+        while !even_if_full
+            && !state.closing
+            && state.poisoned.is_none()
+            && !self.has_room_in(&state)
         {
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -130,13 +139,9 @@ impl Queue {
             drop(state);
             return refuse(command, &error);
         }
-        let pending = match &command {
-            Command::Submit(pending) => std::slice::from_ref(pending),
-            Command::Rotate(_, pending) => pending.as_slice(),
-        };
-        state.rows += pending.iter().map(Pending::rows).sum::<usize>();
-        state.bytes += pending.iter().map(|one| one.prepared.bytes).sum::<usize>();
-        state.rotations += usize::from(matches!(command, Command::Rotate(..)));
+        state.rows += command.rows();
+        state.bytes += command.bytes();
+        state.rotations += usize::from(command.definitions.is_some());
         state.commands.push_back(command);
         self.arrived.notify_one();
     }
@@ -170,11 +175,11 @@ impl Queue {
         let mut state = self.state();
         loop {
             let now = Instant::now();
-            let linger_end = match state.commands.front() {
-                Some(Command::Submit(first)) => Some(first.arrived + self.limits.linger),
-                Some(Command::Rotate(..)) => Some(now),
-                None => None,
-            };
+            let first = state.commands.front();
+            let linger_end = first.map(|command| match command.pending.first() {
+                Some(first) => first.arrived + self.limits.linger,
+                None => now,
+            });
             let full = state.rows >= self.limits.epoch_rows
                 || state.bytes >= self.limits.epoch_bytes
                 || state.rotations > 0
@@ -197,23 +202,19 @@ impl Queue {
         let mut gathered = Gathered::default();
         let (mut rows, mut bytes) = (0, 0);
         while rows < self.limits.epoch_rows && bytes < self.limits.epoch_bytes {
-            let pending = match state.commands.pop_front() {
-                None => break,
-                Some(Command::Submit(pending)) => vec![pending],
-                Some(rotate @ Command::Rotate(..)) if !gathered.pending.is_empty() => {
+            let Some(command) = state.commands.pop_front() else { break };
+            if command.definitions.is_some() {
+                if !gathered.pending.is_empty() {
                     // The events before it belong to an epoch under the old definitions.
-                    state.commands.push_front(rotate);
+                    state.commands.push_front(command);
                     break;
                 }
-                Some(Command::Rotate(definitions, pending)) => {
-                    state.rotations -= 1;
-                    gathered.definitions = Some(definitions);
-                    pending
-                }
-            };
-            rows += pending.iter().map(Pending::rows).sum::<usize>();
-            bytes += pending.iter().map(|one| one.prepared.bytes).sum::<usize>();
-            gathered.pending.extend(pending);
+                state.rotations -= 1;
+                gathered.definitions = command.definitions;
+            }
+            rows += command.rows();
+            bytes += command.bytes();
+            gathered.pending.extend(command.pending);
         }
         state.rows -= rows;
         state.bytes -= bytes;
@@ -224,11 +225,7 @@ impl Queue {
 }
 
 fn refuse(command: Command, error: &SubmitError) {
-    let pending = match command {
-        Command::Submit(pending) => vec![pending],
-        Command::Rotate(_, pending) => pending,
-    };
-    for one in pending {
+    for one in command.pending {
         one.reply.send(Err(error.clone()));
     }
 }

@@ -15,13 +15,17 @@ use falaj_event::hash::SALT_BYTES;
 use falaj_event::{EventId, Op, TopicId, TopicSchema};
 use falaj_vault::Vault;
 
-use crate::block::{BlockError, BlockHeader, BlockRows, expand_salts, open_block};
-use crate::contract::{BlockId, Log, LogError};
+use crate::block::{BlockHeader, BlockRows, expand_salts, open_block};
+use crate::contract::{BlockId, Log};
 use crate::epoch::{EpochEntry, EpochRecord, PartitionEntry};
 use crate::merkle;
-use crate::pii::{PiiError, open_rows};
+use crate::pii::open_rows;
 use crate::rows::{event_hashes, id_at, op_at};
 use crate::schemas::{SchemaProvider, adapt, opened_row_schema, stored_row_schema};
+
+mod error;
+
+pub use error::{Place, ReadError};
 
 /// What becomes of personal values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,83 +137,6 @@ impl EpochEvents {
     }
 }
 
-/// Where in the log something is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Epoch.
-    pub epoch: u64,
-    /// Topic.
-    pub topic: TopicId,
-    /// Partition.
-    pub partition: u32,
-    /// Offset of the first event concerned.
-    pub offset: u64,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { epoch, topic, partition, offset } = self;
-        write!(f, "epoch {epoch}, topic {topic:?}, partition {partition}, offset {offset}")
-    }
-}
-
-/// Why something could not be read or is not what was committed.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The log failed.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// An epoch that is not there.
-    #[error("epoch {0} is not in the log")]
-    NoEpoch(u64),
-    /// No schema for a topic that was asked for.
-    #[error("{place}: the topic's schema is not known")]
-    UnknownTopic {
-        /// Where.
-        place: Place,
-    },
-    /// A block that cannot be opened.
-    #[error("{place}: {source}")]
-    Block {
-        /// Where.
-        place: Place,
-        /// The cause.
-        source: BlockError,
-    },
-    /// Personal values that cannot be opened.
-    #[error("{place}: {source}")]
-    Pii {
-        /// Where.
-        place: Place,
-        /// The cause.
-        source: PiiError,
-    },
-    /// Rows that do not read under the newest schema.
-    #[error("{place}: {source}")]
-    Schema {
-        /// Where.
-        place: Place,
-        /// The cause.
-        source: ArrowError,
-    },
-    /// Events that are not what the epoch commits to.
-    #[error("{place}: {why}")]
-    NotCommitted {
-        /// Where.
-        place: Place,
-        /// What does not fit.
-        why: String,
-    },
-    /// A record that does not follow its predecessor.
-    #[error("epoch {epoch}: {why}")]
-    Chain {
-        /// The epoch.
-        epoch: u64,
-        /// What does not fit.
-        why: String,
-    },
-}
-
 /// Reads one log. Cheap to clone; may be used from many threads.
 #[derive(Clone)]
 pub struct Reader {
@@ -242,7 +169,10 @@ impl Reader {
 
     /// Epochs from number `from` on to the tail as it is when it is reached; then `None`, and more
     /// when the log has grown. Ends after an error.
-    pub fn epochs(&self, from: u64) -> impl Iterator<Item = Result<EpochEvents, ReadError>> + use<> {
+    pub fn epochs(
+        &self,
+        from: u64,
+    ) -> impl Iterator<Item = Result<EpochEvents, ReadError>> + use<> {
         let reader = self.clone();
         let mut next = Some(from);
         std::iter::from_fn(move || {
@@ -355,7 +285,7 @@ impl Reader {
         let bytes = self.log.block(topic, partition, id)?;
         let schema_of = |version| self.schemas.schema(topic, version);
         open_block(&self.vault, (topic, partition, id), &bytes, schema_of)
-            .map_err(|source| ReadError::Block { place, source })
+            .map_err(|source| ReadError::block(place, source))
     }
 
     fn verify_partition(
@@ -368,7 +298,7 @@ impl Reader {
         let mut hashes = Vec::with_capacity(part.count as usize);
         for (header, rows) in blocks {
             let of_block = event_hashes(rows, header.schema_version)
-                .map_err(|source| ReadError::Block { place, source })?;
+                .map_err(|source| ReadError::block(place, source))?;
             hashes.extend(of_block);
         }
         match merkle::root(hashes.iter().map(|hash| hash.0)) == part.events_root {
@@ -404,7 +334,7 @@ impl Reader {
         written: &TopicSchema,
         newest: &TopicSchema,
     ) -> Result<Piece, ReadError> {
-        let block = |source| ReadError::Block { place, source };
+        let block = |source| ReadError::block(place, source);
         let ops = (0..rows.ops.len())
             .map(|row| op_at(&rows.ops, row))
             .collect::<Result<Vec<_>, _>>()
@@ -412,8 +342,9 @@ impl Reader {
         let (batch, erased, target) = match self.options.pii {
             PiiMode::Sealed => (rows.stored.clone(), Vec::new(), stored_row_schema(newest)),
             PiiMode::Plain => {
-                let opened = open_rows(&self.vault, written, &rows.stored, |row| rows.ids.value(row))
-                    .map_err(|source| ReadError::Pii { place, source })?;
+                let opened =
+                    open_rows(&self.vault, written, &rows.stored, |row| rows.ids.value(row))
+                        .map_err(|source| ReadError::Pii { place, source: Box::new(source) })?;
                 (opened.batch, opened.erased, opened_row_schema(newest))
             }
         };
@@ -433,12 +364,7 @@ struct Piece {
 }
 
 fn place_of(epoch: u64, part: &PartitionEntry) -> Place {
-    Place {
-        epoch,
-        topic: part.topic,
-        partition: part.partition,
-        offset: part.first_offset,
-    }
+    Place { epoch, topic: part.topic, partition: part.partition, offset: part.first_offset }
 }
 
 fn merge(

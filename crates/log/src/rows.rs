@@ -15,8 +15,8 @@ use crate::block::{BlockError, BlockRows, expand_salts};
 /// When an op or id is none that a writer writes, or a column has a type that no topic has.
 pub fn event_hashes(rows: &BlockRows, schema_version: u32) -> Result<Vec<Hash256>, BlockError> {
     let count = rows.stored.num_rows();
-    let cells = batch_cells(&rows.stored)
-        .map_err(|error| BlockError::Mismatch(error.to_string()))?;
+    let cells =
+        batch_cells(&rows.stored).map_err(|error| BlockError::Mismatch(error.to_string()))?;
     let salts = expand_salts(&rows.seed, count)?;
     let (salts, _) = salts.as_chunks::<SALT_BYTES>();
     let mut hashes = Vec::with_capacity(count);

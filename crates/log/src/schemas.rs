@@ -78,8 +78,7 @@ pub fn row_schema(schema: &TopicSchema) -> SchemaRef {
 pub fn stored_row_schema(schema: &TopicSchema) -> SchemaRef {
     fields(schema, |index| {
         let column = &schema.columns[index];
-        let data_type =
-            if column.pii { DataType::Binary } else { column.column_type.to_arrow() };
+        let data_type = if column.pii { DataType::Binary } else { column.column_type.to_arrow() };
         (data_type, may_be_null(schema, index))
     })
 }

@@ -204,7 +204,8 @@ impl SequencerHandle {
 
     fn enqueue(&self, submission: Submission, even_if_full: bool) {
         if let Some(pending) = self.prepare(submission) {
-            self.inner.queue.push(Command::Submit(pending), even_if_full);
+            let command = Command { definitions: None, pending: vec![pending] };
+            self.inner.queue.push(command, even_if_full);
         }
     }
 
@@ -248,10 +249,20 @@ impl SequencerHandle {
 
     /// Puts definitions into force: epochs of submissions made before this call carry the old
     /// hash, the next epoch and all later ones the new hash. `events` (those of
-    /// `falaj.definitions`) are in the first epoch that carries it.
+    /// `falaj.definitions`) are in the first epoch that carries it. When one of them is malformed
+    /// nothing changes, and all of them are refused.
     pub fn rotate_definitions(&self, definitions: Hash256, events: Vec<Submission>) {
-        let pending = events.into_iter().filter_map(|event| self.prepare(event)).collect();
-        self.inner.queue.push(Command::Rotate(definitions, pending), false);
+        let topic = events.first().map_or_else(String::new, |event| event.schema.name.clone());
+        let wanted = events.len();
+        let pending: Vec<_> = events.into_iter().filter_map(|event| self.prepare(event)).collect();
+        if pending.len() < wanted {
+            let why = "another event of the same change was refused".to_owned();
+            let error = SubmitError::Malformed { topic, why };
+            pending.into_iter().for_each(|one| one.reply.send(Err(error.clone())));
+            return;
+        }
+        let command = Command { definitions: Some(definitions), pending };
+        self.inner.queue.push(command, false);
     }
 
     /// The term that this sequencer writes under.

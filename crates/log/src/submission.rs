@@ -292,7 +292,7 @@ impl Submission {
                         PreparedRejections::new(vault, &origin, rejected, positions)
                     })
                     .transpose()?;
-                let bytes = stored.get_array_memory_size();
+                let bytes = memory_bytes(&stored);
                 Ok(Prepared { schema, origin, ops, batch, stored, positions, rejected, bytes })
             });
         (prepared, reply)
@@ -335,6 +335,12 @@ fn seal(
         topic: schema.name.clone(),
         source: Arc::new(source),
     })
+}
+
+/// What the rows take in memory, without what their buffers share with other batches.
+fn memory_bytes(batch: &RecordBatch) -> usize {
+    let sizes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size());
+    sizes.flatten().sum()
 }
 
 /// Every position of the source's batch is exactly one row, kept or rejected.
@@ -410,10 +416,11 @@ fn check_batch(
         let null_in = |row: usize| {
             array.is_null(row) && (ops.get(row) != Op::Delete || !may_be_null(schema, index))
         };
-        if array.null_count() > 0 && !schema.columns[index].nullable {
-            if let Some(row) = (0..array.len()).find(|row| null_in(*row)) {
-                return Err(format!("row {row}: column `{}` is NULL", field.name()));
-            }
+        if array.null_count() > 0
+            && !schema.columns[index].nullable
+            && let Some(row) = (0..array.len()).find(|row| null_in(*row))
+        {
+            return Err(format!("row {row}: column `{}` is NULL", field.name()));
         }
     }
     rebatch(expected, batch.columns().to_vec(), batch.num_rows()).map_err(|error| error.to_string())

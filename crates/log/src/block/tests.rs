@@ -46,7 +46,10 @@ fn rows() -> BlockRows {
         to_array(&ColumnType::String, &[Value::String("ali".into()), Value::Null]),
         to_array(&ColumnType::Timestamp, &[Value::Timestamp(1), Value::Timestamp(2)]),
         to_array(&ColumnType::Int64, &[Value::Int(258), Value::Null]),
-        to_array(&ColumnType::Binary, &[Value::Null, Value::Binary([0xDE, 0xAD].as_slice().into())]),
+        to_array(
+            &ColumnType::Binary,
+            &[Value::Null, Value::Binary([0xDE, 0xAD].as_slice().into())],
+        ),
     ];
     let columns = stored.into_iter().map(Result::unwrap).collect();
     BlockRows {
@@ -148,15 +151,31 @@ fn equal_rows_do_not_look_equal_when_sealed() {
 #[test]
 fn all_types_survive_compressed_and_not() {
     let types = [
-        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32",
-        "float64", "decimal(20,3)", "string", "binary", "date", "timestamp", "list<string>",
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float32",
+        "float64",
+        "decimal(20,3)",
+        "string",
+        "binary",
+        "date",
+        "timestamp",
+        "list<string>",
     ];
     let mut schema = payments(1);
     schema.kind = TopicKind::Event;
     schema.columns = types.iter().map(|name| column(name, name, true)).collect();
     for count in [0_usize, 1, 7, 500] {
         let columns = schema.columns.iter().map(|column| {
-            let values: Vec<Value> = (0..count).map(|row| value(&column.column_type, row)).collect();
+            let values: Vec<Value> =
+                (0..count).map(|row| value(&column.column_type, row)).collect();
             to_array(&column.column_type, &values).unwrap()
         });
         let stored = rebatch(stored_row_schema(&schema), columns.collect(), count).unwrap();
@@ -231,6 +250,7 @@ fn large_body() -> Vec<u8> {
 fn write_the_documented_body() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/block/golden_body.hex");
     let digits = hex(&encode_body(&rows()).unwrap());
-    let lines: Vec<&str> = digits.as_bytes().chunks(96).map(|c| std::str::from_utf8(c).unwrap()).collect();
+    let lines: Vec<&str> =
+        digits.as_bytes().chunks(96).map(|c| std::str::from_utf8(c).unwrap()).collect();
     std::fs::write(path, lines.join("\n") + "\n").unwrap();
 }

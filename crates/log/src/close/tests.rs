@@ -17,7 +17,10 @@ fn t_follows_the_clock_and_never_stands_still() {
         choose_t(ClockMode::Event, previous.map(LogTime), 1 << 50, greatest).0
     };
     assert_eq!([event(None, None), event(None, Some(-5)), event(None, Some(8))], [1, 1, 8]);
-    assert_eq!([event(Some(8), Some(8)), event(Some(8), Some(20)), event(Some(8), None)], [9, 20, 9]);
+    assert_eq!(
+        [event(Some(8), Some(8)), event(Some(8), Some(20)), event(Some(8), None)],
+        [9, 20, 9]
+    );
     assert_eq!(choose_t(ClockMode::Wall, Some(LogTime(u64::MAX)), 0, None).0, u64::MAX);
 }
 
@@ -27,7 +30,11 @@ fn prepared(vault: &Vault) -> Prepared {
     let submission = Submission {
         batch: batch(&schema, &rows),
         schema,
-        origin: Origin::Producer { producer: ProducerId([1; 16]), first_sequence: 0, sequences: 20 },
+        origin: Origin::Producer {
+            producer: ProducerId([1; 16]),
+            first_sequence: 0,
+            sequences: 20,
+        },
         ops: Ops::All(Op::Insert),
         positions: None,
         rejected: None,

@@ -33,10 +33,12 @@ pub(super) fn a_committed_epoch_is_readable(bench: &mut Bench) {
 }
 
 pub(super) fn bytes_come_back_as_written(bench: &mut Bench) {
-    let large: Vec<u8> = (0..300_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    let large: Vec<u8> =
+        (0..300_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     let bodies: [&[u8]; 4] = [b"", b"\0", &[0xFF; 1000], &large];
     let topics = ["a", "b", "c", "d"];
-    let wanted: Vec<_> = topics.iter().zip(bodies).map(|(topic, body)| (*topic, 7, 1, body)).collect();
+    let wanted: Vec<_> =
+        topics.iter().zip(bodies).map(|(topic, body)| (*topic, 7, 1, body)).collect();
     let entry = bench.write(1, &wanted, &[]);
     bench.now_and_reopened(|log| {
         for (topic, body) in topics.iter().zip(bodies) {
@@ -93,11 +95,8 @@ pub(super) fn epochs_are_found_by_t(bench: &mut Bench) {
 }
 
 pub(super) fn producers_are_found_by_sequence(bench: &mut Bench) {
-    let first = [
-        run_of(1, "a", 0, 10, true),
-        run_of(1, "a", 10, 1, false),
-        run_of(2, "b", 5, 5, true),
-    ];
+    let first =
+        [run_of(1, "a", 0, 10, true), run_of(1, "a", 10, 1, false), run_of(2, "b", 5, 5, true)];
     bench.write(1, &[("a", 0, 15, b"x")], &first);
     let second = [run_of(1, "a", 20, 5, true), run_of(1, "b", 1 << 40, 1, true)];
     bench.write(2, &[("a", 0, 6, b"x")], &second);

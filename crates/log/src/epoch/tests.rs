@@ -35,9 +35,7 @@ pub(crate) fn unhex(text: &str) -> Vec<u8> {
 }
 
 fn golden() -> Vec<u8> {
-    let parts = [
-        "000000b0", RECORD, "00000002", "00000054", FIRST, "0000006a", SECOND, PRODUCERS,
-    ];
+    let parts = ["000000b0", RECORD, "00000002", "00000054", FIRST, "0000006a", SECOND, PRODUCERS];
     unhex(&parts.join(" "))
 }
 

@@ -10,7 +10,7 @@ use falaj_event::{Hash256, LogTime, ProducerId, Value};
 
 use super::*;
 use crate::block::{BlockRows, seal_block};
-use crate::contract::{BlockLocation, ProducerOutcome, StagedBlock};
+use crate::contract::{BlockLocation, LogError, ProducerOutcome, StagedBlock};
 use crate::memory::MemoryLog;
 use crate::sequencer::Sequencer;
 use crate::submission::{Ops, Origin};
@@ -210,12 +210,8 @@ fn what_was_not_committed_is_named() {
     let whole = reader(&whole, ReadOptions { verify: true, ..ReadOptions::default() });
     assert!((0..6).all(|epoch| whole.verify_epoch(epoch).is_ok()));
     assert!(matches!(whole.verify_epoch(6), Err(ReadError::NoEpoch(6))));
-    let nothing = Reader::new(
-        Arc::clone(whole.log()),
-        vault(),
-        schemas(&[]),
-        ReadOptions::default(),
-    );
+    let nothing =
+        Reader::new(Arc::clone(whole.log()), vault(), schemas(&[]), ReadOptions::default());
     assert!(matches!(nothing.epoch(0), Err(ReadError::UnknownTopic { .. })));
 }
 
@@ -240,11 +236,11 @@ fn a_partition_of_several_blocks_reads_as_one() {
     let rows = |from: u8| {
         let seed = [from; 32];
         let values: Vec<_> = (from..from + 2).map(|i| payment("ali", 1, i.into())).collect();
-        let ids: Vec<[u8; 33]> = (from..from + 2)
-            .map(|i| EventId::Derived(Hash256([i; 32])).to_bytes())
-            .collect();
+        let ids: Vec<[u8; 33]> =
+            (from..from + 2).map(|i| EventId::Derived(Hash256([i; 32])).to_bytes()).collect();
         let stored =
-            crate::pii::seal_rows(&vault, &schema, &batch(&schema, &values), |row| &ids[row]).unwrap();
+            crate::pii::seal_rows(&vault, &schema, &batch(&schema, &values), |row| &ids[row])
+                .unwrap();
         BlockRows {
             seed,
             ops: arrow::array::UInt8Array::from(vec![0; 2]),
@@ -295,5 +291,8 @@ fn a_partition_of_several_blocks_reads_as_one() {
     let events = &reader.epoch(0).unwrap().unwrap().topics[0];
     assert_eq!((amounts(events), &events.erased[..]), (vec![1, 2, 3, 4], &[0, 1, 2, 3][..]));
     assert_eq!(events.event_id(2), Some(EventId::Derived(Hash256([3; 32]))));
-    assert_eq!(events.salt(2), crate::block::expand_salts(&[3; 32], 1).unwrap().first_chunk().copied());
+    assert_eq!(
+        events.salt(2),
+        crate::block::expand_salts(&[3; 32], 1).unwrap().first_chunk().copied()
+    );
 }

@@ -13,7 +13,7 @@ use super::*;
 use crate::admission::{AdmissionError, Candidate, Closing, Refusal};
 use crate::contract::{BlockId, BlockLocation, ProducerOutcome, StagedBlock};
 use crate::epoch::{EpochEntry, EpochRecord};
-use crate::submission::{AppendedRange, Rejections, rejection_id};
+use crate::submission::{AppendedRange, Rejections, Reply, rejection_id};
 use crate::testing::*;
 use crate::{MemoryLog, PiiMode, ReadOptions, Reader};
 
@@ -44,7 +44,8 @@ impl Bench {
     }
 
     fn pay(&self, first: u64, rows: &[(&str, i64, i64)]) -> Result<Ack, SubmitError> {
-        let rows: Vec<_> = rows.iter().map(|(who, at, amount)| payment(who, *at, *amount)).collect();
+        let rows: Vec<_> =
+            rows.iter().map(|(who, at, amount)| payment(who, *at, *amount)).collect();
         let origin = from_till(first, u32::try_from(rows.len()).unwrap());
         self.handle.append(&self.topic, origin, Ops::All(Op::Insert), batch(&self.topic, &rows))
     }
@@ -89,13 +90,14 @@ fn rejections(rows: &[u32]) -> Rejections {
     }
 }
 
-fn submit(handle: &SequencerHandle, submission: impl FnOnce(Reply) -> Submission) -> Receiver<Result<Ack, SubmitError>> {
+fn submit(
+    handle: &SequencerHandle,
+    submission: impl FnOnce(Reply) -> Submission,
+) -> Receiver<Result<Ack, SubmitError>> {
     let (send, receive) = channel();
     handle.submit(submission(Box::new(move |outcome| send.send(outcome).unwrap())));
     receive
 }
-
-use crate::submission::Reply;
 
 #[test]
 fn events_come_back_as_they_went_in() {
@@ -167,7 +169,10 @@ fn a_retry_gets_the_original_t() {
 
     bench.pay(10, &[("ali", 101, 5)]).unwrap();
     let hole = bench.pay(5, &[("ali", 101, 5)]).unwrap_err();
-    assert!(matches!(hole, SubmitError::SequenceNotRecorded { sequence: 5, last: 10, .. }), "{hole}");
+    assert!(
+        matches!(hole, SubmitError::SequenceNotRecorded { sequence: 5, last: 10, .. }),
+        "{hole}"
+    );
     let other = Arc::new(TopicSchema { name: "other".into(), ..payments(1) });
     let rows = batch(&other, &[payment("ali", 1, 1)]);
     let used = bench.handle.append(&other, from_till(10, 1), Ops::All(Op::Insert), rows);
@@ -179,7 +184,8 @@ fn deduplication_survives_a_new_sequencer_on_the_same_log() {
     let bench = Bench::new(1);
     bench.pay(0, &[("ali", 50, 1)]).unwrap();
     bench.handle.shutdown().unwrap();
-    let handle = Sequencer::spawn(event_mode(), parts(Arc::clone(&bench.log), &bench.vault)).unwrap();
+    let handle =
+        Sequencer::spawn(event_mode(), parts(Arc::clone(&bench.log), &bench.vault)).unwrap();
     assert_eq!(handle.term(), bench.handle.term() + 1);
     let bench = Bench { handle, ..bench };
     assert_eq!(bench.pay(0, &[("ali", 50, 1)]).unwrap().t, LogTime(50));
@@ -194,7 +200,8 @@ fn deduplication_survives_a_new_sequencer_on_the_same_log() {
 fn what_arrives_together_is_one_epoch() {
     let options = Options { linger_us: 200_000, ..event_mode() };
     let bench = Bench::with(1, options, |parts| parts);
-    let rows = |from: i64| batch(&bench.topic, &[payment("ali", from, 0), payment("noor", from, 1)]);
+    let rows =
+        |from: i64| batch(&bench.topic, &[payment("ali", from, 0), payment("noor", from, 1)]);
     let submission = |first: u64, from: i64| {
         let (schema, batch) = (Arc::clone(&bench.topic), rows(from));
         move |reply| Submission {
@@ -267,8 +274,11 @@ impl Admission for NoOdd {
         let mut refusals = Vec::new();
         for (index, candidate) in candidates.iter().enumerate() {
             let amounts = candidate.batch.column(2).as_primitive::<Int64Type>();
-            let rows: Vec<u32> =
-                (0..).zip(amounts.values()).filter(|(_, a)| *a % 2 != 0).map(|(row, _)| row).collect();
+            let rows: Vec<u32> = (0..)
+                .zip(amounts.values())
+                .filter(|(_, a)| *a % 2 != 0)
+                .map(|(row, _)| row)
+                .collect();
             if !rows.is_empty() {
                 let all = rejections(&rows);
                 refusals.push(Refusal {
@@ -291,15 +301,15 @@ impl Admission for NoOdd {
 fn the_admission_refuses_rows_at_close() {
     let committed = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&committed);
-    let bench = Bench::with(2, event_mode(), |parts| Parts {
-        admission: Box::new(NoOdd(seen)),
-        ..parts
-    });
+    let bench =
+        Bench::with(2, event_mode(), |parts| Parts { admission: Box::new(NoOdd(seen)), ..parts });
     bench.pay(0, &[("ali", 9, 2)]).unwrap();
     assert!(committed.load(Ordering::SeqCst));
-    let ack = bench.pay(0, &[("ali", 9, 2), ("noor", 10, 3), ("sara", 11, 4), ("ali", 12, 5)]).unwrap();
+    let ack =
+        bench.pay(0, &[("ali", 9, 2), ("noor", 10, 3), ("sara", 11, 4), ("ali", 12, 5)]).unwrap();
     assert_eq!((ack.accepted, ack.appended.iter().map(|r| r.count).sum::<u32>()), (2, 1));
-    let told: Vec<_> = ack.rejected.iter().map(|row| (row.position, row.reasons.as_slice())).collect();
+    let told: Vec<_> =
+        ack.rejected.iter().map(|row| (row.position, row.reasons.as_slice())).collect();
     assert_eq!(told, [(1, &["odd".to_owned()][..]), (3, &["odd".to_owned()][..])]);
     let epoch = bench.reader(PiiMode::Plain).epoch(1).unwrap().unwrap();
     let rejected = TopicId::of("payments.rejected");
@@ -350,7 +360,8 @@ fn definitions_change_between_epochs() {
     let options = Options { linger_us: 100_000, ..event_mode() };
     let bench = Bench::with(1, options, |parts| parts);
     let submission = |first: u64| {
-        let (schema, batch) = (Arc::clone(&bench.topic), batch(&bench.topic, &[payment("a", 1, 1)]));
+        let (schema, batch) =
+            (Arc::clone(&bench.topic), batch(&bench.topic, &[payment("a", 1, 1)]));
         move |reply| Submission {
             schema,
             origin: from_till(first, 1),
@@ -420,7 +431,10 @@ fn malformed_submissions_are_answered_and_harm_nobody() {
     malformed(send(from_till(u64::MAX, 1), Ops::All(Op::Insert), rows.clone()), "overflow");
     malformed(send(from_till(0, 1), Ops::All(Op::Delete), rows.clone()), "inserts");
     malformed(send(from_till(0, 1), Ops::Each(vec![]), rows.clone()), "operations");
-    malformed(send(from_till(0, 1), Ops::All(Op::Insert), rows.project(&[0, 1]).unwrap()), "columns");
+    malformed(
+        send(from_till(0, 1), Ops::All(Op::Insert), rows.project(&[0, 1]).unwrap()),
+        "columns",
+    );
     malformed(send(from_till(0, 0), Ops::All(Op::Insert), rows.slice(0, 0)), "no rows");
     malformed(
         send(from_till(0, 1), Ops::All(Op::Insert), rows.project(&[0, 0, 2, 3]).unwrap()),
@@ -461,10 +475,19 @@ impl Log for Failing {
     fn next_offset(&self, topic: TopicId, partition: u32) -> u64 {
         self.log.next_offset(topic, partition)
     }
-    fn locate(&self, topic: TopicId, partition: u32, offset: u64) -> Result<Option<BlockLocation>, LogError> {
+    fn locate(
+        &self,
+        topic: TopicId,
+        partition: u32,
+        offset: u64,
+    ) -> Result<Option<BlockLocation>, LogError> {
         self.log.locate(topic, partition, offset)
     }
-    fn producer(&self, producer: ProducerId, sequence: u64) -> Result<Option<ProducerOutcome>, LogError> {
+    fn producer(
+        &self,
+        producer: ProducerId,
+        sequence: u64,
+    ) -> Result<Option<ProducerOutcome>, LogError> {
         self.log.producer(producer, sequence)
     }
     fn last_sequence(&self, producer: ProducerId) -> Result<Option<u64>, LogError> {
@@ -488,7 +511,8 @@ fn a_failed_commit_poisons_the_handle() {
     assert!(matches!(bench.pay(1, &[("ali", 2, 1)]), Err(SubmitError::Poisoned { .. })));
     assert!(bench.handle.stopped().unwrap().to_string().contains("writing epoch 1"));
     assert!(bench.handle.shutdown().is_err());
-    let handle = Sequencer::spawn(event_mode(), parts(Arc::clone(&bench.log), &bench.vault)).unwrap();
+    let handle =
+        Sequencer::spawn(event_mode(), parts(Arc::clone(&bench.log), &bench.vault)).unwrap();
     let bench = Bench { handle, ..bench };
     assert_eq!(bench.pay(1, &[("ali", 2, 1)]).unwrap().epoch, 1);
 }
@@ -578,8 +602,14 @@ fn thread_cpu_ns() -> u64 {
 /// Rows of about 100 bytes, none personal.
 fn sales(partitions: u32) -> TopicSchema {
     let columns = [
-        ("customer", "string"), ("merchant", "string"), ("country", "string"), ("sold_at", "timestamp"),
-        ("amount", "decimal(12,2)"), ("fee", "int64"), ("risk", "float64"), ("code", "int32"),
+        ("customer", "string"),
+        ("merchant", "string"),
+        ("country", "string"),
+        ("sold_at", "timestamp"),
+        ("amount", "decimal(12,2)"),
+        ("fee", "int64"),
+        ("risk", "float64"),
+        ("code", "int32"),
         ("present", "bool"),
     ];
     TopicSchema {

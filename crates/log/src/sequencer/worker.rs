@@ -124,7 +124,12 @@ impl Intake {
     }
 
     /// The answer, once the epoch is durable.
-    fn ack(&self, entry: Option<&EpochRecord>, producers: &[ProducerEntry], appended: &[(u32, u64, u32)]) -> Ack {
+    fn ack(
+        &self,
+        entry: Option<&EpochRecord>,
+        producers: &[ProducerEntry],
+        appended: &[(u32, u64, u32)],
+    ) -> Ack {
         let mut duplicates = self.known.durable.clone();
         if let (Some(claim), Some(entry)) = (self.claim, entry) {
             let same = &self.known.same_epoch;
@@ -137,8 +142,9 @@ impl Intake {
             accepted += old.accepted;
             if old.accepted == 0 {
                 let positions = old.position..old.position + old.count;
-                rejected
-                    .extend(positions.map(|position| RejectedRow { position, reasons: Vec::new() }));
+                rejected.extend(
+                    positions.map(|position| RejectedRow { position, reasons: Vec::new() }),
+                );
             }
         }
         rejected.sort_by_key(|row| row.position);
@@ -181,7 +187,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(options: &Options, parts: Parts, queue: Arc<Queue>) -> Result<Self, LogError> {
+    pub(super) fn new(
+        options: &Options,
+        parts: Parts,
+        queue: Arc<Queue>,
+    ) -> Result<Self, LogError> {
         let tail = parts.log.tail();
         let current = tail.as_ref().map_or(0, |tail| tail.record.term);
         let term = options.term.unwrap_or(current + 1);
@@ -372,10 +382,7 @@ impl Worker {
 }
 
 /// All rows of the epoch; tells each intake which segment its own rows are.
-fn segments(
-    intakes: &mut [Intake],
-    t: LogTime,
-) -> Result<Vec<Segment>, arrow::error::ArrowError> {
+fn segments(intakes: &mut [Intake], t: LogTime) -> Result<Vec<Segment>, arrow::error::ArrowError> {
     let mut segments = Vec::with_capacity(intakes.len());
     for intake in intakes.iter_mut() {
         intake.segment = segments.len();
