@@ -8,25 +8,27 @@
 //! # Columns of `falaj.baselines`
 //! | column | type | meaning |
 //! | --- | --- | --- |
-//! | `taken_at` | timestamp, event time | `T_b`, the `T` of the epoch |
-//! | `epoch` | uint64, key | the epoch whose end the snapshot shows |
-//! | `record_hash` | binary | hash of that epoch's record: ties the snapshot to one log |
-//! | `definitions` | binary | hash of the definitions that the views were built from |
+//! | `baseline` | binary, key | content hash of the snapshot: its name |
+//! | `t` | timestamp, event time | `T_b`, the `T` of the epoch |
+//! | `epoch` | uint64 | the epoch whose end the snapshot shows |
+//! | `rows`, `bytes` | uint64 | its size |
+//! | `root` | binary | RFC 6962 root over its rows in key order |
 //! | `state_digest` | binary | SHA-256 of the ordered stream of (column family, key, value) |
-//! | `location` | string | where the snapshot lies, as the node understands it |
-//! | `bytes` | uint64 | its size |
+//! | `location` | string | where it lies, relative to the data directory |
+//! | `definitions` | binary | hash of the definitions that the views were built from |
+//! | `wall_clock` | timestamp | when it was complete; informative |
+//!
+//! The epoch's record needs no naming: the event is itself in a later epoch of the same hash chain.
 //!
 //! Does not know how snapshots are made, moved or restored.
 
-use arrow::array::{Array, ArrayRef};
-use arrow::error::ArrowError;
+use arrow::array::Array;
 use arrow::record_batch::RecordBatch;
 use falaj_event::cells::Cells;
-use falaj_event::value::to_array;
 use falaj_event::{EventId, Hash256, LogTime, TopicSchema, Value};
 
 use crate::contract::{Log, LogError};
-use crate::schemas::{rebatch, row_schema};
+use crate::schemas::{TypedRowError, typed_rows};
 
 /// The topic of baselines.
 pub const BASELINES_TOPIC: &str = "falaj.baselines";
@@ -34,86 +36,71 @@ pub const BASELINES_TOPIC: &str = "falaj.baselines";
 /// A snapshot of every view and table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Baseline {
+    /// Content hash of the snapshot: its name.
+    pub name: Hash256,
     /// The epoch whose end it shows.
     pub epoch: u64,
     /// That epoch's `T`.
     pub t: LogTime,
-    /// Hash of that epoch's record.
-    pub record_hash: Hash256,
-    /// Hash of the definitions in force.
-    pub definitions: Hash256,
+    /// Number of rows.
+    pub rows: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// RFC 6962 root over its rows in key order.
+    pub root: Hash256,
     /// SHA-256 of the ordered stream of (column family, key, value).
     pub state_digest: Hash256,
-    /// Where it lies.
+    /// Where it lies, relative to the data directory.
     pub location: String,
-    /// Its size in bytes.
-    pub bytes: u64,
-}
-
-/// Why a baseline cannot be written or read.
-#[derive(Debug, thiserror::Error)]
-pub enum BaselineError {
-    /// The topic's declaration lacks a column or gives it another type.
-    #[error("falaj.baselines, column `{column}`: {why}")]
-    Column {
-        /// Column.
-        column: String,
-        /// What is wrong.
-        why: String,
-    },
-    /// Columns that do not make a batch.
-    #[error(transparent)]
-    Arrow(#[from] ArrowError),
+    /// Hash of the definitions in force.
+    pub definitions: Hash256,
+    /// When it was complete, microseconds since 1970 UTC. Informative.
+    pub wall_clock_us: u64,
 }
 
 impl Baseline {
     fn column(&self, name: &str) -> Option<Value> {
         let hash = |hash: &Hash256| Value::Binary(hash.0.as_slice().into());
         Some(match name {
-            "taken_at" => Value::Timestamp(self.t.as_event_time()),
+            "baseline" => hash(&self.name),
+            "t" => Value::Timestamp(self.t.as_event_time()),
             "epoch" => Value::UInt(self.epoch),
-            "record_hash" => hash(&self.record_hash),
-            "definitions" => hash(&self.definitions),
+            "rows" => Value::UInt(self.rows),
+            "bytes" => Value::UInt(self.bytes),
+            "root" => hash(&self.root),
             "state_digest" => hash(&self.state_digest),
             "location" => Value::String(self.location.as_str().into()),
-            "bytes" => Value::UInt(self.bytes),
+            "definitions" => hash(&self.definitions),
+            "wall_clock" => Value::Timestamp(LogTime(self.wall_clock_us).as_event_time()),
             _ => return None,
         })
     }
 
     /// The id of the event that records it: a baseline of one epoch is recorded once.
     pub fn event_id(&self) -> EventId {
-        EventId::derived(&self.definitions, self.t, b"falaj.baselines", 0)
+        EventId::derived(&self.definitions, self.t, BASELINES_TOPIC.as_bytes(), 0)
     }
 
     /// One row of the topic `falaj.baselines`; columns that later versions add are NULL.
     ///
     /// # Errors
     /// When `schema` does not declare the columns above.
-    pub fn to_batch(&self, schema: &TopicSchema) -> Result<RecordBatch, BaselineError> {
-        let columns = (schema.columns.iter())
-            .map(|column| {
-                let value = self.column(&column.name).unwrap_or(Value::Null);
-                to_array(&column.column_type, &[value]).map_err(|error| BaselineError::Column {
-                    column: column.name.clone(),
-                    why: error.to_string(),
-                })
-            })
-            .collect::<Result<Vec<ArrayRef>, _>>()?;
-        Ok(rebatch(row_schema(schema), columns, 1)?)
+    pub fn to_batch(&self, schema: &TopicSchema) -> Result<RecordBatch, TypedRowError> {
+        typed_rows(schema, 1, |name, _| self.column(name))
     }
 
     /// Reads a row of the topic back.
     ///
     /// # Errors
     /// Names the column that is missing or holds something else.
-    pub fn from_batch(batch: &RecordBatch, row: usize) -> Result<Self, BaselineError> {
+    pub fn from_batch(batch: &RecordBatch, row: usize) -> Result<Self, TypedRowError> {
         let value = |name: &str| {
             let column = batch.column_by_name(name).filter(|column| row < column.len());
             let cells = column.and_then(|column| Cells::new(column.as_ref()).ok());
             cells.map_or(Value::Null, |cells| cells.value(row))
         };
-        let wrong = |name: &str, found: &Value| BaselineError::Column {
+        let wrong = |name: &str, found: &Value| TypedRowError::Column {
+            topic: BASELINES_TOPIC.to_owned(),
             column: name.to_owned(),
             why: format!("{found:?} is not its value"),
         };
@@ -126,36 +113,36 @@ impl Baseline {
                 .map_err(|_| wrong(name, &Value::Binary(bytes))),
             other => Err(wrong(name, &other)),
         };
-        let t = match value("taken_at") {
+        let time = |name: &str| match value(name) {
             Value::Timestamp(at) => {
-                u64::try_from(at).map_err(|_| wrong("taken_at", &Value::Timestamp(at)))?
+                u64::try_from(at).map_err(|_| wrong(name, &Value::Timestamp(at)))
             }
-            other => return Err(wrong("taken_at", &other)),
+            other => Err(wrong(name, &other)),
         };
         let location = match value("location") {
             Value::String(location) => location.to_string(),
             other => return Err(wrong("location", &other)),
         };
         Ok(Self {
+            name: hash("baseline")?,
             epoch: number("epoch")?,
-            t: LogTime(t),
-            record_hash: hash("record_hash")?,
-            definitions: hash("definitions")?,
+            t: LogTime(time("t")?),
+            rows: number("rows")?,
+            bytes: number("bytes")?,
+            root: hash("root")?,
             state_digest: hash("state_digest")?,
             location,
-            bytes: number("bytes")?,
+            definitions: hash("definitions")?,
+            wall_clock_us: time("wall_clock")?,
         })
     }
 
-    /// Whether the log holds the epoch that this baseline shows, with the same record.
+    /// Whether the log holds the epoch that this baseline shows, at the same `T`.
     ///
     /// # Errors
     /// When the log cannot be read.
     pub fn is_of(&self, log: &dyn Log) -> Result<bool, LogError> {
-        let entry = log.entry(self.epoch)?;
-        Ok(entry.is_some_and(|entry| {
-            entry.record.t == self.t && entry.record.hash() == self.record_hash
-        }))
+        Ok(log.entry(self.epoch)?.is_some_and(|entry| entry.record.t == self.t))
     }
 }
 
@@ -220,17 +207,20 @@ mod tests {
         TopicSchema {
             name: BASELINES_TOPIC.into(),
             columns: vec![
-                column("taken_at", "timestamp", false),
+                column("baseline", "binary", false),
+                column("t", "timestamp", false),
                 column("epoch", "uint64", false),
-                column("record_hash", "binary", false),
-                column("definitions", "binary", false),
+                column("rows", "uint64", false),
+                column("bytes", "uint64", false),
+                column("root", "binary", false),
                 column("state_digest", "binary", false),
                 column("location", "string", false),
-                column("bytes", "uint64", false),
+                column("definitions", "binary", false),
+                column("wall_clock", "timestamp", false),
                 column("added_later", "string", true),
             ],
-            key: vec![1],
-            event_time: 0,
+            key: vec![0],
+            event_time: 1,
             subject: None,
             derived: true,
             ..payments(1)
@@ -239,13 +229,16 @@ mod tests {
 
     fn baseline(epoch: u64, logged_in: u64) -> LoggedBaseline {
         let baseline = Baseline {
+            name: Hash256([1; 32]),
             epoch,
             t: LogTime(epoch * 10),
-            record_hash: Hash256([1; 32]),
-            definitions: Hash256([2; 32]),
+            rows: 17,
+            bytes: 4096,
+            root: Hash256([4; 32]),
             state_digest: Hash256([3; 32]),
             location: format!("baselines/{epoch}"),
-            bytes: 4096,
+            definitions: Hash256([2; 32]),
+            wall_clock_us: 99,
         };
         LoggedBaseline { baseline, logged_in }
     }
@@ -259,7 +252,7 @@ mod tests {
         let error = Baseline::from_batch(&batch.project(&[0, 1, 2]).unwrap(), 0).unwrap_err();
         assert!(error.to_string().contains("location"), "{error}");
         let mut wrong = topic();
-        wrong.columns[1].column_type = "int64".parse().unwrap();
+        wrong.columns[2].column_type = "int64".parse().unwrap();
         assert!(baseline.to_batch(&wrong).unwrap_err().to_string().contains("`epoch`"));
     }
 

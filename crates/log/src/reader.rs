@@ -17,14 +17,16 @@ use falaj_vault::Vault;
 
 use crate::block::{BlockHeader, BlockRows, expand_salts, open_block};
 use crate::contract::{BlockId, Log};
-use crate::epoch::{EpochEntry, EpochRecord, PartitionEntry};
+use crate::epoch::{EpochEntry, EpochRecord, PartitionEntry, epochs_topic};
 use crate::merkle;
 use crate::pii::open_rows;
 use crate::rows::{event_hashes, id_at, op_at};
 use crate::schemas::{SchemaProvider, adapt, opened_row_schema, stored_row_schema};
 
+mod epochs;
 mod error;
 
+pub use epochs::epoch_rows;
 pub use error::{Place, ReadError};
 
 /// What becomes of personal values.
@@ -40,7 +42,8 @@ pub enum PiiMode {
 /// What a reader gives.
 #[derive(Clone, Debug, Default)]
 pub struct ReadOptions {
-    /// Topics to decode; `None`: all. Others' blocks are not even fetched.
+    /// Topics to decode; `None`: all but `falaj.epochs`, which is given where it is named. Others'
+    /// blocks are not even fetched.
     pub topics: Option<BTreeSet<TopicId>>,
     /// Personal values.
     pub pii: PiiMode,
@@ -190,11 +193,24 @@ impl Reader {
     pub fn epoch(&self, epoch: u64) -> Result<Option<EpochEvents>, ReadError> {
         let Some(entry) = self.log.entry(epoch)? else { return Ok(None) };
         let wanted = |topic| self.options.topics.as_ref().is_none_or(|of| of.contains(topic));
-        let topics = (entry.partitions.iter())
+        let mut topics = (entry.partitions.iter())
             .filter(|part| wanted(&part.topic))
             .map(|part| self.partition(epoch, part))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let named = |wanted: &BTreeSet<TopicId>| wanted.contains(&epochs_topic());
+        if self.options.topics.as_ref().is_some_and(named) {
+            topics.push(self.epoch_event(&entry.record)?);
+            topics.sort_by_key(|events| (events.topic.id(), events.partition));
+        }
         Ok(Some(EpochEvents { entry, topics }))
+    }
+
+    /// The record as an event of `falaj.epochs`.
+    fn epoch_event(&self, record: &EpochRecord) -> Result<PartitionEvents, ReadError> {
+        let (topic, epoch) = (epochs_topic(), record.epoch);
+        let place = Place { epoch, topic, partition: 0, offset: epoch };
+        let schema = self.schemas.newest(topic).ok_or(ReadError::UnknownTopic { place })?;
+        epochs::epoch_events(schema, record).map_err(|source| ReadError::Record { place, source })
     }
 
     /// Events of one partition from `offset` on, epoch by epoch, until at least `limit` rows were
@@ -212,6 +228,16 @@ impl Reader {
     ) -> Result<Vec<(EpochRecord, PartitionEvents)>, ReadError> {
         let mut found = Vec::new();
         let (mut at, mut rows) = (offset, 0);
+        if topic == epochs_topic() {
+            while partition == 0
+                && found.len() < limit
+                && let Some(entry) = self.log.entry(at)?
+            {
+                found.push((entry.record.clone(), self.epoch_event(&entry.record)?));
+                at += 1;
+            }
+            return Ok(found);
+        }
         while rows < limit
             && let Some(location) = self.log.locate(topic, partition, at)?
         {

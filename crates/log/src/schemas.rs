@@ -10,7 +10,8 @@ use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use falaj_event::{TopicId, TopicKind, TopicSchema};
+use falaj_event::value::to_array;
+use falaj_event::{TopicId, TopicKind, TopicSchema, Value};
 
 /// Gives the schema that a block was written with, and the newest one to read it under.
 pub trait SchemaProvider: Send + Sync + 'static {
@@ -120,6 +121,45 @@ pub(crate) fn adapt(
         })
         .collect();
     rebatch(target, columns, batch.num_rows())
+}
+
+/// Why typed values do not make rows of a topic, or rows do not give them back.
+#[derive(Debug, thiserror::Error)]
+pub enum TypedRowError {
+    /// The topic's declaration lacks a column or gives it another type.
+    #[error("topic `{topic}`, column `{column}`: {why}")]
+    Column {
+        /// Topic.
+        topic: String,
+        /// Column.
+        column: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Columns that do not make a batch.
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+}
+
+/// Rows of a system topic from the values that `of` gives by column name and row; columns that it
+/// does not know are NULL.
+pub(crate) fn typed_rows(
+    schema: &TopicSchema,
+    rows: usize,
+    of: impl Fn(&str, usize) -> Option<Value>,
+) -> Result<RecordBatch, TypedRowError> {
+    let columns = (schema.columns.iter())
+        .map(|column| {
+            let value = |row| of(&column.name, row).unwrap_or(Value::Null);
+            let values: Vec<Value> = (0..rows).map(value).collect();
+            to_array(&column.column_type, &values).map_err(|error| TypedRowError::Column {
+                topic: schema.name.clone(),
+                column: column.name.clone(),
+                why: error.to_string(),
+            })
+        })
+        .collect::<Result<Vec<ArrayRef>, _>>()?;
+    Ok(rebatch(row_schema(schema), columns, rows)?)
 }
 
 /// A batch whose row count does not depend on there being a column.

@@ -6,6 +6,7 @@ use falaj_event::TopicId;
 use crate::block::BlockError;
 use crate::contract::LogError;
 use crate::pii::PiiError;
+use crate::schemas::TypedRowError;
 
 /// Where in the log something is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,14 @@ pub enum ReadError {
         place: Place,
         /// The cause.
         source: ArrowError,
+    },
+    /// A record that does not read as a row of `falaj.epochs` as it is declared.
+    #[error("{place}: {source}")]
+    Record {
+        /// Where.
+        place: Place,
+        /// The cause.
+        source: TypedRowError,
     },
     /// Events that are not what the epoch commits to.
     #[error("{place}: {why}")]

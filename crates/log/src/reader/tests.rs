@@ -156,6 +156,41 @@ fn other_topics_are_not_touched() {
 }
 
 #[test]
+fn epochs_are_a_topic_too() {
+    let written = written(Tampering::None);
+    let schema = Arc::new(TopicSchema {
+        name: "falaj.epochs".into(),
+        columns: vec![
+            column("epoch", "uint64", false),
+            column("t", "timestamp", false),
+            column("clock", "string", false),
+            column("previous", "binary", false),
+            column("added_later", "int64", true),
+        ],
+        subject: None,
+        derived: true,
+        ..payments(1)
+    });
+    let topics = Some(BTreeSet::from([epochs_topic()]));
+    let options = ReadOptions { topics, ..ReadOptions::default() };
+    let known = schemas(&[&schema]);
+    let reader = Reader::new(Arc::clone(&written.0), Arc::clone(&written.1), known, options);
+    let range = reader.range(epochs_topic(), 0, 4, 10).unwrap();
+    assert_eq!(range.iter().map(|(record, _)| record.epoch).collect::<Vec<_>>(), [4, 5]);
+    let mut previous = Hash256::default();
+    for epoch in reader.epochs(0).map(Result::unwrap) {
+        let [events] = epoch.topics.as_slice() else { panic!("only one was asked for") };
+        let record = epoch.record();
+        assert_eq!((events.first_offset, events.len()), (record.epoch, 1));
+        assert_eq!(events.event_id(0), Some(EventId::Derived(record.hash())));
+        assert_eq!(events.batch.column(2).as_string::<i32>().value(0), "event");
+        assert_eq!(events.batch.column(3).as_binary::<i32>().value(0), previous.0);
+        assert!(events.batch.column(4).is_null(0));
+        previous = record.hash();
+    }
+}
+
+#[test]
 fn ranges_begin_and_end_within_epochs() {
     let written = written(Tampering::None);
     let reader = reader(&written, ReadOptions { pii: PiiMode::Plain, ..ReadOptions::default() });
