@@ -29,7 +29,7 @@ use crate::plan::ViewPlan;
 pub use view::ENGINE_VERSION;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Plans the view that `text`, the contents of `file`, defines over topics and already planned
 /// views.

@@ -126,3 +126,48 @@ impl ScalarUDFImpl for LibmFunction {
 pub(crate) fn is_libm(name: &str) -> bool {
     UNARY.iter().any(|(known, _)| *known == name) || BINARY.iter().any(|(known, _)| *known == name)
 }
+
+#[cfg(test)]
+pub(super) fn evaluate(name: &str, x: f64) -> f64 {
+    let unary = UNARY.iter().find(|(known, _)| *known == name).map(|(_, f)| f(x));
+    unary.unwrap_or_else(|| canonical(libm::pow(x, 1.0 / 3.0)))
+}
+
+/// (function, argument, bits of the result); `pow` is to the power of a third.
+#[cfg(test)]
+pub(super) fn golden() -> Vec<(&'static str, f64, u64)> {
+    vec![
+        ("acos", 0.3, 0x3ff441f5ecbeef59),
+        ("acosh", 2.5, 0x3ff9119c13a31bb0),
+        ("asin", 0.3, 0x3fd380159e14f6ff),
+        ("asinh", 0.7, 0x3fe4e2a4fe9085dd),
+        ("atan", 0.7, 0x3fe38b112d7bd4ad),
+        ("atanh", 0.3, 0x3fd3cf2b50617c96),
+        ("cbrt", 10.0, 0x40013c484138704f),
+        ("cos", 1.0, 0x3fe14a280fb5068c),
+        ("cos", 1e22, 0x3fe0be2cef01c8f4),
+        ("cosh", 1.5, 0x4002d1bc21e22022),
+        ("cot", 0.7, 0x3ff2fef14a96d5da),
+        ("degrees", 1.0, 0x404ca5dc1a63c1f8),
+        ("exp", 1.0, 0x4005bf0a8b14576a),
+        ("exp", -745.0, 0x0000000000000001),
+        ("exp", 0.1, 0x3ff1aec7b35a00d4),
+        ("ln", 10.0, 0x40026bb1bbb55516),
+        ("ln", 0.1, 0xc0026bb1bbb55515),
+        ("ln", 5e-324, 0xc0874385446d71c3),
+        ("log10", 2.0, 0x3fd34413509f79ff),
+        ("log10", 1000.0, 0x4008000000000000),
+        ("log2", 10.0, 0x400a934f0979a371),
+        ("log2", 0.1, 0xc00a934f0979a371),
+        ("radians", 100.0, 0x3ffbecde5da115a9),
+        ("sin", 1.0, 0x3feaed548f090cee),
+        ("sin", 1e22, 0xbfeb453ab76bf397),
+        ("sinh", 1.5, 0x400108c3aabd6a60),
+        ("sqrt", 2.0, 0x3ff6a09e667f3bcd),
+        ("tan", 1.0, 0x3ff8eb245cbee3a6),
+        ("tan", 1e22, 0xbffa0f79c1b6b258),
+        ("tanh", 0.7, 0x3fe356fb17af2e90),
+        ("pow", 10.0, 0x40013c484138704f),
+        ("pow", 0.1, 0x3fddb4c7760bcff3),
+    ]
+}

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
+use arrow::array::new_null_array;
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema};
 use datafusion::execution::context::ExecutionProps;
@@ -80,12 +82,25 @@ pub(crate) fn column(typed: Typed) -> Checked<ProgramColumn> {
 pub(crate) fn compile(items: &[ProgramColumn], input: &SchemaRef) -> Checked<Program> {
     let names = DFSchema::try_from(Arc::clone(input))
         .map_err(|error| mistyped(Span::empty(), error.strip_backtrace()))?;
+    let probe = nulls(input);
     let compiled = items.iter().map(|item| {
-        let physical = physical(&item.expr, &names, input, &item.column_type)
-            .map_err(|error| mistyped(item.span, error.strip_backtrace()))?;
+        let refuse = |error: datafusion::error::DataFusionError| mistyped(item.span, error.strip_backtrace());
+        let physical = physical(&item.expr, &names, input, &item.column_type).map_err(refuse)?;
+        // What fails on a row of NULLs fails on every row: a constant without an answer.
+        if let Some(probe) = &probe {
+            physical.evaluate(probe).map_err(refuse)?;
+        }
         Ok((physical, item.column_type.clone()))
     });
     Ok(Program::compile(Arc::clone(input), compiled.collect::<Checked<Vec<_>>>()?))
+}
+
+/// One row of NULLs.
+fn nulls(input: &Schema) -> Option<RecordBatch> {
+    let fields = input.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    let schema = Schema::new(fields.collect::<Vec<_>>());
+    let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
+    RecordBatch::try_new(Arc::new(schema), columns).ok()
 }
 
 fn physical(

@@ -4,7 +4,7 @@
 
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{Cast, Expr};
+use datafusion::logical_expr::{Case, Cast, Expr};
 use datafusion::sql::sqlparser::ast::{
     self, FunctionArg, FunctionArgExpr, FunctionArguments,
 };
@@ -65,7 +65,8 @@ impl Translator<'_> {
         self.guard(function.guard, name, &mut typed, span)?;
         let floats = typed.iter().any(Typed::holds_floats) || crate::functions::libm::is_libm(name);
         if floats && matches!(function.guard, Guard::None | Guard::OneFamily) {
-            typed = typed.into_iter().map(Typed::float_if_literal).collect();
+            let fraction = |arg: &Typed| !arg.data_type.is_integer();
+            typed = typed.into_iter().map(|arg| if fraction(&arg) { arg.float_if_literal() } else { arg }).collect();
         }
         for arg in &typed {
             if matches!(arg.family(), Family::Duration | Family::Interval) && function.guard != Guard::Interval {
@@ -75,7 +76,21 @@ impl Translator<'_> {
         }
         let wide = function.udf.call(typed.into_iter().map(|arg| arg.expr).collect());
         let result = self.typed(wide, span)?;
+        let result = if matches!(name, "coalesce" | "ifnull") { self.first_value(result)? } else { result };
         self.signed(name, result)
+    }
+
+    /// `coalesce(a, b)` as the CASE that it means (the library has no other form of it).
+    fn first_value(&mut self, call: Typed) -> Checked<Typed> {
+        let span = call.span;
+        let Expr::ScalarFunction(function) = call.expr else { return Ok(call) };
+        let mut args = function.args;
+        let Some(last) = args.pop() else { return Err(mistyped(span, "coalesce needs an argument")) };
+        if args.is_empty() {
+            return self.typed(last, span);
+        }
+        let whens = args.into_iter().map(|arg| (Box::new(arg.clone().is_not_null()), Box::new(arg)));
+        self.typed(Expr::Case(Case::new(None, whens.collect(), Some(Box::new(last)))), span)
     }
 
     /// Lengths and positions come as unsigned integers, which DuckDB and PostgreSQL do not have.
