@@ -185,8 +185,14 @@ impl GroupCore {
     }
 
     /// Moves to `t`, which must grow: what has left by then leaves, the events given since the last
-    /// call enter, and the keys whose values may have changed are returned, ascending.
-    pub fn advance(&mut self, t: LogTime) -> Vec<GroupOutput> {
+    /// call enter, and the keys whose values may have changed are handed to `each`, ascending, each
+    /// with its latest event time and values (which `each` may take), or with nothing when every
+    /// event of the key has been retracted.
+    pub fn advance_each(
+        &mut self,
+        t: LogTime,
+        each: impl FnMut(&[u8], Option<(EventTime, &mut Vec<Value>)>),
+    ) {
         self.now = self.now.max(t.as_event_time());
         let now = self.now;
         self.plan.grids.iter_mut().for_each(|grid| grid.step(now));
@@ -195,7 +201,7 @@ impl GroupCore {
         }
         self.expire();
         self.apply_pending();
-        self.take_touched()
+        self.give_touched(each);
     }
 
     /// A time at or before which nothing leaves by itself; `None` when nothing ever will.

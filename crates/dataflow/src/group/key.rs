@@ -127,7 +127,7 @@ impl Events {
 pub(crate) struct KeyState {
     pub(crate) key: KeyBytes,
     /// One per grid.
-    pub(crate) rings: Box<[Ring]>,
+    pub(crate) rings: SmallVec<[Ring; 3]>,
     totals: Box<[u64]>,
     objects: Box<[Object]>,
     pub(crate) events: Events,
@@ -184,11 +184,12 @@ impl KeyState {
 
     /// An estimate of the bytes held, the struct included.
     pub(crate) fn bytes(&self) -> usize {
-        let rings: usize = self.rings.iter().map(|ring| ring.bytes() + size_of::<Ring>()).sum();
+        let apart = if self.rings.spilled() { self.rings.capacity() * size_of::<Ring>() } else { 0 };
+        let rings: usize = self.rings.iter().map(|ring| ring.bytes()).sum();
         let objects: usize = self.objects.iter().flatten().map(|heap| heap.bytes()).sum();
         size_of::<Self>()
-            + self.key.len()
-            + 16
+            + if self.key.spilled() { self.key.len() } else { 0 }
+            + apart
             + rings
             + self.totals.len() * 8
             + self.objects.len() * size_of::<Object>()

@@ -2,7 +2,7 @@
 //!
 //! Does not know how state changes.
 
-use falaj_event::{Value, encoding};
+use falaj_event::{EventTime, LogTime, Value, encoding};
 
 use crate::aggregate::{Event, Object, Seen, Slots};
 use crate::group::key::KeyState;
@@ -16,14 +16,13 @@ struct Filled {
 }
 
 impl KeyState {
-    /// The key's row, if it has events.
-    fn row(&self, plan: &Compiled) -> Option<GroupRow> {
+    /// Appends the values of the key's row and returns its latest event time, if it has events.
+    fn row(&self, plan: &Compiled, values: &mut Vec<Value>) -> Option<EventTime> {
         let latest_event_time = match self.latest {
             Some(latest) => latest,
             None => self.permanent.max(self.events.last_time())?,
         };
-        let mut values = Vec::with_capacity(plan.bare.len() + plan.calls.len());
-        self.push_bare(plan, &mut values);
+        self.push_bare(plan, values);
         let rows: Vec<Filled> = self.fill_rows(plan);
         for (place, output) in &plan.calls {
             let seen = match *place {
@@ -48,7 +47,7 @@ impl KeyState {
             };
             values.push(output.render(seen));
         }
-        Some(GroupRow { latest_event_time, values })
+        Some(latest_event_time)
     }
 
     fn push_bare(&self, plan: &Compiled, values: &mut Vec<Value>) {
@@ -97,33 +96,46 @@ impl Filled {
 }
 
 impl GroupCore {
-    /// The rows of the touched keys, ascending by key. Keys without events are forgotten.
-    pub(super) fn take_touched(&mut self) -> Vec<GroupOutput> {
-        let mut touched = std::mem::take(&mut self.touched);
+    /// As [`Self::advance_each`], collected.
+    pub fn advance(&mut self, t: LogTime) -> Vec<GroupOutput> {
+        let mut outputs = Vec::with_capacity(self.touched.len());
+        self.advance_each(t, |key, row| {
+            let row = row.map(|(latest_event_time, values)| GroupRow {
+                latest_event_time,
+                values: std::mem::replace(values, Vec::with_capacity(values.len())),
+            });
+            outputs.push(GroupOutput { key: key.into(), row });
+        });
+        outputs
+    }
+
+    /// Hands the rows of the touched keys to `each`, ascending by key. Keys without events are
+    /// forgotten.
+    pub(super) fn give_touched(
+        &mut self,
+        mut each: impl FnMut(&[u8], Option<(EventTime, &mut Vec<Value>)>),
+    ) {
+        let touched = std::mem::take(&mut self.touched);
         let keys = &self.keys;
         let key_of = |id: &u32| keys[*id as usize].as_ref().map(|state| state.key.as_slice());
         // The first bytes settle nearly every comparison without a visit to the key.
         let mut sorted: Vec<(u128, u32)> =
-            touched.iter().map(|id| (head(key_of(id).unwrap_or_default()), *id)).collect();
+            touched.into_iter().map(|id| (head(key_of(&id).unwrap_or_default()), id)).collect();
         sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key_of(&a.1).cmp(&key_of(&b.1))));
-        touched.clear();
-        self.touched = touched;
-        let mut outputs = Vec::with_capacity(sorted.len());
+        let mut values = Vec::with_capacity(self.plan.bare.len() + self.plan.calls.len());
         for (_, id) in sorted {
             let Some(state) = self.keys[id as usize].as_mut() else { continue };
             state.touched = false;
-            let key = state.key.clone();
-            let row = state.row(&self.plan);
-            let known = std::mem::replace(&mut state.emitted, row.is_some());
-            let gone = row.is_none();
-            if known || !gone {
-                outputs.push(GroupOutput { key, row });
+            values.clear();
+            let latest = state.row(&self.plan, &mut values);
+            let known = std::mem::replace(&mut state.emitted, latest.is_some());
+            if known || latest.is_some() {
+                each(&state.key, latest.map(|latest| (latest, &mut values)));
             }
-            if gone {
+            if latest.is_none() {
                 self.forget(id);
             }
         }
-        outputs
     }
 
     /// Every row there is, ascending by key.
@@ -133,7 +145,9 @@ impl GroupCore {
             .iter()
             .flatten()
             .filter_map(|state| {
-                let row = Some(state.row(&self.plan)?);
+                let mut values = Vec::new();
+                let latest_event_time = state.row(&self.plan, &mut values)?;
+                let row = Some(GroupRow { latest_event_time, values });
                 Some(GroupOutput { key: state.key.clone(), row })
             })
             .collect();
