@@ -148,7 +148,7 @@ impl MerkleTree {
             let row = &mut self.levels[level];
             row.push(node);
             match row.as_slice() {
-                [.., left, right] if row.len() % 2 == 0 => node = node_hash(left, right),
+                [.., left, right] if row.len().is_multiple_of(2) => node = node_hash(left, right),
                 _ => return,
             }
             level += 1;
