@@ -7,8 +7,7 @@ mod limbs;
 mod round;
 mod sum;
 
-pub use limbs::Limbs;
-pub use round::{ratio_to_f64, round_to_f64, sqrt_ratio_to_f64};
+pub use round::ratio_to_f64;
 pub use sum::{BadBytes, ExactSum, Inline, Moments, Spill, Term, variance};
 
 #[cfg(test)]

@@ -45,9 +45,7 @@ impl Heap {
                 Self::Latest(values) => {
                     values.iter().map(|value| value.1.len() + size_of_val(value) + NODE).sum()
                 }
-                Self::Counts(counts) => {
-                    counts.keys().map(|value| value.len() + 3 * NODE).sum()
-                }
+                Self::Counts(counts) => counts.keys().map(|value| value.len() + 3 * NODE).sum(),
                 Self::Registers(registers) => registers.heap_bytes(),
                 Self::Buckets(buckets) => buckets.heap_bytes(),
             }

@@ -31,7 +31,9 @@ impl Repr {
     pub(crate) fn of(column_type: &ColumnType) -> Self {
         match column_type {
             ColumnType::Bool => Self::Bool,
-            ColumnType::Int8 | ColumnType::Int16 | ColumnType::Int32 | ColumnType::Int64 => Self::Int,
+            ColumnType::Int8 | ColumnType::Int16 | ColumnType::Int32 | ColumnType::Int64 => {
+                Self::Int
+            }
             ColumnType::UInt8 | ColumnType::UInt16 | ColumnType::UInt32 | ColumnType::UInt64 => {
                 Self::UInt
             }

@@ -70,7 +70,10 @@ fn share(kinds: &mut Vec<Kind>, kind: Kind) {
 impl Layout {
     /// Lays out the slots of `calls`, each with the number of its lane in `lanes`, and says where
     /// each call finds its answer.
-    pub(crate) fn compile(calls: &[(&AggregateCall, usize)], lanes: &[Lane]) -> (Self, Vec<Output>) {
+    pub(crate) fn compile(
+        calls: &[(&AggregateCall, usize)],
+        lanes: &[Lane],
+    ) -> (Self, Vec<Output>) {
         let mut wanted: Vec<(usize, Vec<Kind>)> = Vec::new();
         for (call, lane) in calls {
             let at = wanted.iter().position(|have| have.0 == *lane).unwrap_or_else(|| {

@@ -67,9 +67,11 @@ impl Kind {
             Self::Trues => (1, 0),
             Self::Min | Self::Max => (value_words, usize::from(boxed)),
             Self::First | Self::Last => (ORDER_WORDS + value_words, usize::from(boxed)),
-            Self::Counts | Self::Buckets | Self::Greatest(_) | Self::Latest(_) | Self::Registers => {
-                (0, 1)
-            }
+            Self::Counts
+            | Self::Buckets
+            | Self::Greatest(_)
+            | Self::Latest(_)
+            | Self::Registers => (0, 1),
         }
     }
 }
@@ -364,26 +366,24 @@ impl Op {
     /// Whether a semigroup slot's value may rest on this part, which has inputs.
     pub(crate) fn decided_by_part(&self, seen: Seen<'_>, source: Seen<'_>) -> bool {
         match (self.kind, self.repr) {
-            (Kind::Min | Kind::Max, Repr::Decimal(_)) => {
-                seen.wide(self.at) == source.wide(self.at)
-            }
+            (Kind::Min | Kind::Max, Repr::Decimal(_)) => seen.wide(self.at) == source.wide(self.at),
             (Kind::Min | Kind::Max, Repr::Bytes) => {
                 seen.bytes(self.object) == source.bytes(self.object)
             }
             (Kind::Min | Kind::Max, _) => seen.words[self.at] == source.words[self.at],
             (Kind::First | Kind::Last, _) => seen.order(self.at) == source.order(self.at),
-            _ => match (
-                seen.objects[self.object].as_deref(),
-                source.objects[self.object].as_deref(),
-            ) {
-                (Some(Heap::Greatest(ours)), Some(Heap::Greatest(theirs))) => {
-                    ours.last() <= theirs.first()
+            _ => {
+                match (seen.objects[self.object].as_deref(), source.objects[self.object].as_deref())
+                {
+                    (Some(Heap::Greatest(ours)), Some(Heap::Greatest(theirs))) => {
+                        ours.last() <= theirs.first()
+                    }
+                    (Some(Heap::Latest(ours)), Some(Heap::Latest(theirs))) => {
+                        ours.last() <= theirs.first()
+                    }
+                    _ => true,
                 }
-                (Some(Heap::Latest(ours)), Some(Heap::Latest(theirs))) => {
-                    ours.last() <= theirs.first()
-                }
-                _ => true,
-            },
+            }
         }
     }
 

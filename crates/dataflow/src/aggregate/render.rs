@@ -130,7 +130,8 @@ impl Output {
             Some((precision, scale)) => {
                 let from = if let Repr::Decimal(scale) = self.repr { scale } else { 0 };
                 if let (None, true, Some(sum)) = (divisor, from == scale, small_sum(seen, op)) {
-                    return fits(sum, precision).map_or(Value::Error, |sum| Value::Decimal(sum, scale));
+                    return fits(sum, precision)
+                        .map_or(Value::Error, |sum| Value::Decimal(sum, scale));
                 }
                 let sum = match op.kind {
                     Kind::IntegerSum => Some(BigInt::from(seen.wide(op.at).cast_signed())),

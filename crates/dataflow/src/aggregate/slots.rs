@@ -46,7 +46,12 @@ impl Slots<'_> {
 
     /// Changes an exact sum in place.
     #[inline]
-    pub(crate) fn with_sum(&mut self, at: usize, object: usize, change: impl FnOnce(&mut ExactSum)) {
+    pub(crate) fn with_sum(
+        &mut self,
+        at: usize,
+        object: usize,
+        change: impl FnOnce(&mut ExactSum),
+    ) {
         let inline = self.seen().inline(at);
         let spill = match self.objects[object].take().map(|heap| *heap) {
             Some(Heap::Spill(spill)) => Some(spill),

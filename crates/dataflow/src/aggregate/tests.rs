@@ -46,8 +46,7 @@ impl OneFrame {
         Selector::new(2).ranges(&cells, &mut ranges).unwrap();
         let parsed = [self.lane.parse(&cells, &ranges)];
         self.offset += 1;
-        let order =
-            EventOrder { event_time: 5, t: LogTime(6), partition: 0, offset: self.offset };
+        let order = EventOrder { event_time: 5, t: LogTime(6), partition: 0, offset: self.offset };
         let event = Event { parsed: &parsed, cells: &cells, order: &order };
         let slots = &mut Slots { words: &mut self.words, objects: &mut self.objects };
         match remove {
@@ -129,8 +128,10 @@ fn averages_of_decimals_round_half_away_from_zero() {
         (vec![1, 0, 0, 0, 0, 0, 0, 0], 13),
         (vec![-1, 0, 0, 0, 0, 0, 0, 0], -13),
     ] {
-        let mut frame =
-            OneFrame::new(&ColumnType::Decimal { precision: 5, scale: 2 }, std::slice::from_ref(&average));
+        let mut frame = OneFrame::new(
+            &ColumnType::Decimal { precision: 5, scale: 2 },
+            std::slice::from_ref(&average),
+        );
         inputs.iter().for_each(|input| frame.add(Value::Decimal(*input, 2)));
         assert_eq!(frame.values(), [Value::Decimal(expected, 4)], "{inputs:?}");
     }
@@ -139,7 +140,8 @@ fn averages_of_decimals_round_half_away_from_zero() {
 #[test]
 fn aggregates_of_one_input_share_their_slots() {
     let float = ColumnType::Float64;
-    let alone = OneFrame::new(&float, &[(AggregateFunction::Stddev { sample: true }, float.clone())]);
+    let alone =
+        OneFrame::new(&float, &[(AggregateFunction::Stddev { sample: true }, float.clone())]);
     let together = OneFrame::new(
         &float,
         &[

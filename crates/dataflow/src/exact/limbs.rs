@@ -26,7 +26,8 @@ impl Limbs {
         }
         let limb = position.div_euclid(64);
         let offset = position.rem_euclid(64).unsigned_abs();
-        let (low, high) = (magnitude << offset, if offset == 0 { 0 } else { magnitude >> (128 - offset) });
+        let (low, high) =
+            (magnitude << offset, if offset == 0 { 0 } else { magnitude >> (128 - offset) });
         let parts = [low as u64, (low >> 64) as u64, high as u64];
         self.cover(limb, limb + 3);
         self.apply(negative, &parts, 0, limb);
@@ -78,8 +79,11 @@ impl Limbs {
             let (value, first) =
                 if subtract { limb.overflowing_sub(part) } else { limb.overflowing_add(part) };
             let carried = u64::from(carry);
-            let (value, second) =
-                if subtract { value.overflowing_sub(carried) } else { value.overflowing_add(carried) };
+            let (value, second) = if subtract {
+                value.overflowing_sub(carried)
+            } else {
+                value.overflowing_add(carried)
+            };
             *limb = value;
             carry = first | second;
         }

@@ -23,10 +23,7 @@ impl Fraction {
         let fraction = bits & ((1 << 52) - 1);
         let significand = if field == 0 { fraction } else { fraction | 1 << 52 };
         let top = BigInt::from(significand) << field.max(1);
-        Self {
-            top: if bits >> 63 == 1 { -top } else { top },
-            bottom: BigInt::from(1) << 1075u32,
-        }
+        Self { top: if bits >> 63 == 1 { -top } else { top }, bottom: BigInt::from(1) << 1075u32 }
     }
 
     pub(crate) fn plus(&self, other: &Self) -> Self {

@@ -73,7 +73,14 @@ impl KeyState {
     }
 
     /// Folds the stale operators of a tile anew over the events kept.
-    fn rebuild(&mut self, plan: &Compiled, index: usize, at: usize, tile: i64, again: &mut Scratch) {
+    fn rebuild(
+        &mut self,
+        plan: &Compiled,
+        index: usize,
+        at: usize,
+        tile: i64,
+        again: &mut Scratch,
+    ) {
         let grid: &Grid = &plan.grids[index];
         if again.stale.is_empty() {
             return;

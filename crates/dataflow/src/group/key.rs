@@ -128,7 +128,8 @@ pub(crate) struct KeyState {
     pub(crate) key: KeyBytes,
     /// One per grid.
     pub(crate) rings: SmallVec<[Ring; 3]>,
-    totals: Box<[u64]>,
+    /// Running totals of all windows; three windows of five aggregates lie in place.
+    totals: SmallVec<[u64; 20]>,
     objects: Box<[Object]>,
     pub(crate) events: Events,
     /// The next time at which something of this key leaves; `i64::MAX` for never.
@@ -152,7 +153,7 @@ impl KeyState {
         Self {
             key: key.into(),
             rings: plan.grids.iter().map(|_| Ring::default()).collect(),
-            totals: plan.empty_totals.clone().into_boxed_slice(),
+            totals: SmallVec::from_slice(&plan.empty_totals),
             objects: (0..plan.totals.objects).map(|_| None).collect(),
             events: Events::default(),
             next_leave: i64::MAX,
@@ -184,14 +185,15 @@ impl KeyState {
 
     /// An estimate of the bytes held, the struct included.
     pub(crate) fn bytes(&self) -> usize {
-        let apart = if self.rings.spilled() { self.rings.capacity() * size_of::<Ring>() } else { 0 };
+        let apart =
+            if self.rings.spilled() { self.rings.capacity() * size_of::<Ring>() } else { 0 };
         let rings: usize = self.rings.iter().map(|ring| ring.bytes()).sum();
         let objects: usize = self.objects.iter().flatten().map(|heap| heap.bytes()).sum();
         size_of::<Self>()
             + if self.key.spilled() { self.key.len() } else { 0 }
             + apart
             + rings
-            + self.totals.len() * 8
+            + if self.totals.spilled() { self.totals.len() * 8 } else { 0 }
             + self.objects.len() * size_of::<Object>()
             + objects
             + self.events.bytes()

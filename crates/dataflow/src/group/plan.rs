@@ -158,11 +158,8 @@ fn lanes_of(plan: &GroupPlan, wanted: &[usize]) -> (Vec<usize>, Vec<Lane>) {
     let place = |column: usize| wanted.iter().position(|have| *have == column);
     let mut lanes: Vec<Lane> = Vec::new();
     let of_call = plan.aggregates.iter().map(|call| {
-        let lane = Lane::new(
-            call.input.and_then(place),
-            call.filter.and_then(place),
-            &call.input_type,
-        );
+        let lane =
+            Lane::new(call.input.and_then(place), call.filter.and_then(place), &call.input_type);
         lanes.iter().position(|have| *have == lane).unwrap_or_else(|| {
             lanes.push(lane);
             lanes.len() - 1

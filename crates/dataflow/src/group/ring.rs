@@ -220,7 +220,7 @@ impl Ring {
         for index in self.up_to(shape, from.saturating_sub(1))..self.len(shape) {
             let at = self.start(shape, index) + 1;
             if self.records[at] & DIRTY != 0 {
-                self.records[at] = self.records[at] & !DIRTY | STORED;
+                self.records[at] = (self.records[at] & !DIRTY) | STORED;
                 let tile = self.tile(shape, index);
                 write(self, tile, index);
             }

@@ -63,11 +63,7 @@ impl GroupCore {
         changes.into_iter().map(|(key, value)| StateChange { key, value }).collect()
     }
 
-    fn write_key(
-        &self,
-        state: &mut KeyState,
-        changes: &mut BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    ) {
+    fn write_key(&self, state: &mut KeyState, changes: &mut BTreeMap<Vec<u8>, Option<Vec<u8>>>) {
         if std::mem::take(&mut state.meta_dirty)
             && let Some(latest) = state.latest.or(state.permanent)
         {
@@ -117,8 +113,10 @@ impl GroupCore {
         match entry.split_first().ok_or(BadAccumulator)? {
             (&KIND_KEY, key) => self.restore_key(key, bytes)?,
             (&KIND_TILE, rest) if !self.retractable => {
-                let (key, suffix) =
-                    rest.split_last_chunk::<TILE_SUFFIX>().map(|(key, suffix)| (key, *suffix)).ok_or(BadAccumulator)?;
+                let (key, suffix) = rest
+                    .split_last_chunk::<TILE_SUFFIX>()
+                    .map(|(key, suffix)| (key, *suffix))
+                    .ok_or(BadAccumulator)?;
                 let mut tail = &suffix[1..];
                 let tile = unflipped(take(&mut tail)?);
                 self.restore_tile(key, suffix[0], tile, bytes)?;

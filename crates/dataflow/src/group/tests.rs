@@ -65,9 +65,9 @@ fn value(dice: &mut Dice, column_type: &ColumnType) -> Value {
         ColumnType::Float64 if dice.chance(2) => {
             Value::Float64(dice.of(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY]))
         }
-        ColumnType::Float64 => Value::Float64(dice.of(&[
-            0.1, 0.2, -0.3, 1e16, -1e16, 1e-300, 5e-324, 1e300, -0.0, 0.0, 12.34, 3.0,
-        ])),
+        ColumnType::Float64 => Value::Float64(
+            dice.of(&[0.1, 0.2, -0.3, 1e16, -1e16, 1e-300, 5e-324, 1e300, -0.0, 0.0, 12.34, 3.0]),
+        ),
         ColumnType::Float32 => Value::Float32(dice.of(&[0.1f32, -2.5, 1e30, 1e-40, 7.0])),
         ColumnType::Decimal { precision: 38, .. } if dice.chance(20) => {
             Value::Decimal(dice.of(&[10i128.pow(38) - 1, 1 - 10i128.pow(38)]), 6)
@@ -117,10 +117,9 @@ fn output_type(function: AggregateFunction, input: &ColumnType) -> ColumnType {
             ColumnType::Decimal { precision: 38, scale: *scale }
         }
         (AggregateFunction::Sum, _) => ColumnType::Decimal { precision: 38, scale: 0 },
-        (AggregateFunction::Avg, ColumnType::Decimal { precision, scale }) => ColumnType::Decimal {
-            precision: (precision + 4).min(38),
-            scale: (scale + 4).min(38),
-        },
+        (AggregateFunction::Avg, ColumnType::Decimal { precision, scale }) => {
+            ColumnType::Decimal { precision: (precision + 4).min(38), scale: (scale + 4).min(38) }
+        }
         (AggregateFunction::Avg, _) => ColumnType::Float64,
         // Nothing else is decided by the output type.
         _ => input.clone(),

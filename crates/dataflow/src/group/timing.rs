@@ -11,8 +11,11 @@ use falaj_event::{ColumnType, EventOrder, LogTime};
 use super::{GroupCore, GroupPlan};
 
 const SECOND: u64 = 1_000_000;
-const WINDOWS: [(u64, u64); 3] =
-    [(300 * SECOND, 10 * SECOND), (3_600 * SECOND, 120 * SECOND), (86_400 * SECOND, 3_600 * SECOND)];
+const WINDOWS: [(u64, u64); 3] = [
+    (300 * SECOND, 10 * SECOND),
+    (3_600 * SECOND, 120 * SECOND),
+    (86_400 * SECOND, 3_600 * SECOND),
+];
 const KEYS: u64 = 100_000;
 const LOADED: u64 = 1_800_000;
 const MEASURED: u64 = 300_000;
@@ -32,7 +35,8 @@ fn cpu_ns() -> u64 {
 
 fn plan(input_type: &ColumnType, exact: bool) -> GroupPlan {
     let float = *input_type == ColumnType::Float64;
-    let sum = if float { ColumnType::Float64 } else { ColumnType::Decimal { precision: 38, scale: 0 } };
+    let sum =
+        if float { ColumnType::Float64 } else { ColumnType::Decimal { precision: 38, scale: 0 } };
     let mut aggregates = Vec::new();
     for (preceding_us, hop_us) in WINDOWS {
         for (function, output_type) in [
@@ -99,7 +103,10 @@ fn interpreted(name: &str, input_type: &ColumnType, exact: bool) -> f64 {
     let stats = core.stats();
     println!(
         "{:24} {} keys, {} tiles, {} bytes per key",
-        "", stats.keys, stats.tiles, stats.bytes / stats.keys
+        "",
+        stats.keys,
+        stats.tiles,
+        stats.bytes / stats.keys
     );
     cost
 }
@@ -153,9 +160,10 @@ fn by_hand() -> f64 {
                     ring.pop_front();
                 }
                 if again {
-                    (total.min, total.max) = ring.iter().fold((i64::MAX, i64::MIN), |(min, max), (_, five)| {
-                        (min.min(five.min), max.max(five.max))
-                    });
+                    (total.min, total.max) =
+                        ring.iter().fold((i64::MAX, i64::MIN), |(min, max), (_, five)| {
+                            (min.min(five.min), max.max(five.max))
+                        });
                 }
                 if state.touched != t {
                     state.touched = t;

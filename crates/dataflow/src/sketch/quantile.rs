@@ -103,8 +103,7 @@ impl QuantileBuckets {
     pub fn read(bytes: &mut &[u8]) -> Result<Self, BadSketch> {
         let (length, rest) = bytes.split_first_chunk::<4>().ok_or(BadSketch)?;
         let length = u32::from_be_bytes(*length) as usize;
-        let (entries, rest) =
-            rest.split_at_checked(length.saturating_mul(12)).ok_or(BadSketch)?;
+        let (entries, rest) = rest.split_at_checked(length.saturating_mul(12)).ok_or(BadSketch)?;
         let mut buckets = Vec::with_capacity(length);
         for entry in entries.chunks_exact(12) {
             let (index, count) = entry.split_first_chunk::<4>().ok_or(BadSketch)?;
