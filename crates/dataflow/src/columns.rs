@@ -37,9 +37,11 @@ impl Columns {
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| EngineError::rows(&place, "a column has no column type"))?;
         // Nullable throughout: an unmatched join and a column that nobody reads are NULL here.
-        let fields = input.fields().iter().zip(&types).map(|(field, column_type)| {
-            Field::new(field.name(), column_type.to_arrow(), true)
-        });
+        let fields = input
+            .fields()
+            .iter()
+            .zip(&types)
+            .map(|(field, column_type)| Field::new(field.name(), column_type.to_arrow(), true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         Ok(Self { place, program: program.clone(), schema, types })
     }
@@ -120,8 +122,8 @@ pub(crate) struct Computed<'a> {
 
 impl<'a> Computed<'a> {
     pub(crate) fn new(evaluated: &'a Evaluated, place: &str) -> Result<Self, EngineError> {
-        let cells = array_cells(&evaluated.columns)
-            .map_err(|error| EngineError::rows(place, error))?;
+        let cells =
+            array_cells(&evaluated.columns).map_err(|error| EngineError::rows(place, error))?;
         Ok(Self { cells, errors: &evaluated.errors })
     }
 

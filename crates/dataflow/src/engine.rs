@@ -6,6 +6,7 @@
 //! knows neither log nor storage.
 
 mod build;
+mod census;
 mod worker;
 
 #[cfg(test)]
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use falaj_definitions::plan::ViewPlan;
-use falaj_event::{EpochChanges, LogTime};
+use falaj_event::{EpochChanges, LogTime, StateChange};
 use timely::communication::WorkerGuards;
 use timely::scheduling::activate::SyncActivations;
 
@@ -61,9 +62,17 @@ pub struct Engine {
     desk: Arc<Desk>,
     metrics: Arc<Metrics>,
     links: Vec<Link>,
-    last: Mutex<Option<u64>>,
+    progress: Mutex<Progress>,
     checkpoint_every: u64,
-    guards: Option<WorkerGuards<()>>,
+    guards: Mutex<Option<WorkerGuards<()>>>,
+}
+
+/// How far the caller has come.
+struct Progress {
+    /// The last `T` that was submitted or resumed from.
+    last: Option<u64>,
+    /// The census, until a checkpoint has it.
+    census: Option<StateChange>,
 }
 
 /// Commands to one worker.
@@ -110,7 +119,10 @@ impl Engine {
         let metrics = Arc::new(Metrics::new(options.plans.iter().map(|plan| plan.id)));
         let queues: Vec<Arc<Queue>> = (0..workers).map(|_| Arc::default()).collect();
         let (built, reports) = mpsc::channel();
-        let last = options.resume.as_ref().map(|resume| resume.t.0);
+        let progress = Progress {
+            last: options.resume.as_ref().map(|resume| resume.t.0),
+            census: census::take(&options.plans, options.resume.as_ref())?,
+        };
         let crew = worker::Crew {
             desk: Arc::clone(&desk),
             metrics: Arc::clone(&metrics),
@@ -130,9 +142,9 @@ impl Engine {
             desk,
             metrics,
             links: Vec::new(),
-            last: Mutex::new(last),
+            progress: Mutex::new(progress),
             checkpoint_every: options.checkpoint_every.max(1),
-            guards: Some(guards),
+            guards: Mutex::new(Some(guards)),
         };
         let mut wakes: Vec<(usize, SyncActivations)> = reports.into_iter().take(workers).collect();
         wakes.sort_unstable_by_key(|(index, _)| *index);
@@ -149,14 +161,18 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotAscending`] (nothing changed), or why the engine has failed.
     pub fn submit(&self, input: EpochInput) -> Result<(), EngineError> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let (epoch, t) = (input.epoch, input.t.0);
-        if let Some(last) = last.filter(|last| *last >= t) {
+        if let Some(last) = progress.last.filter(|last| *last >= t) {
             return Err(EngineError::NotAscending { epoch, t, last });
         }
         let checkpoint = epoch % self.checkpoint_every == 0;
-        self.desk.open(epoch, t, checkpoint, self.links.len())?;
-        let previous = last.replace(t);
+        let first = checkpoint.then(|| progress.census.clone().into_iter().collect());
+        self.desk.open(epoch, t, first, self.links.len())?;
+        if checkpoint {
+            progress.census = None;
+        }
+        let previous = progress.last.replace(t);
         let input = Arc::new(input);
         for link in &self.links {
             link.send(Command::Epoch { input: Arc::clone(&input), previous, checkpoint });
@@ -178,6 +194,12 @@ impl Engine {
         self.metrics.snapshot()
     }
 
+    /// Makes every call that waits, and every later one, return [`EngineError::Stopped`] once the
+    /// complete epochs are taken; [`Self::stop`] may follow.
+    pub fn close(&self) {
+        self.desk.fail(EngineError::Stopped);
+    }
+
     /// Stops the workers. Epochs under way are dropped; nothing expires.
     ///
     /// # Errors
@@ -193,7 +215,8 @@ impl Engine {
     fn shut(&mut self) {
         self.desk.fail(EngineError::Stopped);
         self.links.iter().for_each(|link| link.send(Command::Stop));
-        if let Some(guards) = self.guards.take() {
+        let guards = self.guards.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(guards) = guards {
             for (index, joined) in guards.join().into_iter().enumerate() {
                 if let Err(message) = joined {
                     self.desk.fail(EngineError::Panicked { worker: index, message });

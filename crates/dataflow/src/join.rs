@@ -20,13 +20,12 @@ use crate::columns::{Columns, Computed, encode_nulls};
 use crate::context::{Context, Logic, Route, Tick, consolidate, each_tick};
 use crate::error::EngineError;
 use crate::row::{
-    Bytes, Change, Row, Rows, pack_order, pack_pair, unpack_order, unpack_pair, ORDER_BYTES,
+    Bytes, Change, ORDER_BYTES, Row, Rows, pack_order, pack_pair, unpack_order, unpack_pair,
 };
 use crate::state::{Restored, Space};
 
 /// Rows arranged by join key.
-pub(crate) type ByKey<'scope> =
-    Arranged<'scope, TraceAgent<ValSpine<Bytes, Bytes, u64, isize>>>;
+pub(crate) type ByKey<'scope> = Arranged<'scope, TraceAgent<ValSpine<Bytes, Bytes, u64, isize>>>;
 
 /// Arranges the current rows of a table topic by primary key; joins share the arrangement.
 pub(crate) fn arrange_table<'scope>(rows: Rows<'scope>, name: &str) -> ByKey<'scope> {
@@ -107,9 +106,7 @@ pub(crate) fn left_join<'scope>(
     let keyed = by_join_key(left, join, &format!("{name} key"), context)?;
     let arranged = keyed
         .clone()
-        .flat_map(|(row, t, diff)| {
-            (!row.key.is_empty()).then_some(((row.key, row.cells), t, diff))
-        })
+        .flat_map(|(row, t, diff)| (!row.key.is_empty()).then_some(((row.key, row.cells), t, diff)))
         .as_collection()
         .arrange_named::<_, ValSpine<_, _, _, _>>(&format!("{name} left"), ValBatcher::new);
     let pad = nulls.clone();
@@ -236,7 +233,10 @@ impl AsOf {
         let until = next.map_or(i64::MAX, |(next, _)| next.event_time);
         let before = state.version_at(&order).unwrap_or(&self.nulls);
         let after = if cells.is_empty() { &self.nulls } else { &cells };
-        let from = (EventOrder { event_time: order.event_time, t: LogTime(0), partition: 0, offset: 0 }, Bytes::new());
+        let from = (
+            EventOrder { event_time: order.event_time, t: LogTime(0), partition: 0, offset: 0 },
+            Bytes::new(),
+        );
         for ((left_order, packed), count) in state.left.range(from..) {
             if next.is_some() && left_order.event_time >= until {
                 break;
@@ -252,7 +252,8 @@ impl AsOf {
     fn prune(&mut self, tick: &Tick, key: &Bytes) {
         let (Some(horizon), Some(state)) = (self.horizon, self.keys.get_mut(key)) else { return };
         let oldest = last_at(tick.now().saturating_sub(horizon));
-        let Some(kept) = state.versions.range(..=oldest).next_back().map(|(order, _)| *order) else {
+        let Some(kept) = state.versions.range(..=oldest).next_back().map(|(order, _)| *order)
+        else {
             return;
         };
         let rest = state.versions.split_off(&kept);

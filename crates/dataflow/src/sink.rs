@@ -50,12 +50,13 @@ impl Desk {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until there is room for one more epoch and opens it.
+    /// Waits until there is room for one more epoch and opens it; `checkpoint` is what a checkpoint
+    /// begins with, if one is due.
     pub(crate) fn open(
         &self,
         epoch: u64,
         t: u64,
-        checkpoint: bool,
+        checkpoint: Option<Vec<StateChange>>,
         workers: usize,
     ) -> Result<(), EngineError> {
         let mut inner = self.lock();
@@ -68,12 +69,7 @@ impl Desk {
             }
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
-        let assembly = Assembly {
-            epoch,
-            missing: workers,
-            rows: Vec::new(),
-            checkpoint: checkpoint.then(Vec::new),
-        };
+        let assembly = Assembly { epoch, missing: workers, rows: Vec::new(), checkpoint };
         inner.epochs.insert(t, assembly);
         Ok(())
     }

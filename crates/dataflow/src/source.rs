@@ -121,12 +121,7 @@ struct Share<'a> {
 }
 
 impl<'a> Share<'a> {
-    fn new(
-        topic: &'a TopicInput,
-        t: LogTime,
-        from: usize,
-        to: usize,
-    ) -> Result<Self, EngineError> {
+    fn new(topic: &'a TopicInput, t: LogTime, from: usize, to: usize) -> Result<Self, EngineError> {
         let wrong = |why: String| EngineError::rows(&format!("topic `{}`", topic.topic.name), why);
         let expected = topic.topic.columns.len();
         if topic.batch.num_columns() != expected || topic.ops.len() != topic.batch.num_rows() {
@@ -201,8 +196,9 @@ impl<'a> Share<'a> {
         input: &mut Input,
         encode: impl Fn(&[Cells<'_>], usize, &mut Vec<u8>) -> usize,
     ) -> Result<(), EngineError> {
-        let cells = batch_cells(&self.batch)
-            .map_err(|error| EngineError::rows(&format!("topic `{}`", self.topic.topic.name), error))?;
+        let cells = batch_cells(&self.batch).map_err(|error| {
+            EngineError::rows(&format!("topic `{}`", self.topic.topic.name), error)
+        })?;
         let mut scratch = Vec::new();
         for (row, order) in self.orders.iter().enumerate() {
             scratch.clear();

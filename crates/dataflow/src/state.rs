@@ -91,8 +91,8 @@ pub(crate) struct Restored(BTreeMap<Space, Entries>);
 
 impl Restored {
     /// The entries that belong to worker `index` of `peers`.
-    pub(crate) fn share(
-        entries: &[(Vec<u8>, Vec<u8>)],
+    pub(crate) fn share<'a>(
+        entries: impl IntoIterator<Item = &'a (Vec<u8>, Vec<u8>)>,
         index: usize,
         peers: usize,
     ) -> Result<Self, EngineError> {

@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use falaj_definitions::plan::{Shape, Source, ViewPlan};
 use falaj_definitions::program::{ErrorMask, Evaluated};
 use falaj_event::encoding::decode_row;
-use falaj_event::{EventOrder, EventTime, LogTime, RowChange, TopicKind, Value, ViewRow};
+use falaj_event::{EventOrder, EventTime, LogTime, RowChange, TopicKind, Value, ViewRow, key_hash};
 
 use crate::columns::{Columns, Computed};
 use crate::context::{Context, Logic, Route, Tick, consolidate, each_tick};
@@ -160,7 +160,10 @@ impl Finisher {
                     Some(latest)
                 }
                 Some(_) => {
-                    return Err(EngineError::rows(self.columns.place(), "a result of another width"));
+                    return Err(EngineError::rows(
+                        self.columns.place(),
+                        "a result of another width",
+                    ));
                 }
                 None => None,
             };
@@ -227,7 +230,8 @@ impl Output {
     }
 }
 
-/// A row that did not change keeps the place in the total order that it had.
+/// A row's place in the total order is its latest event time, the `T` that it changed at and, to settle
+/// ties between keys, the hash of its key. A row that did not change keeps its place.
 fn pass_on(store: &mut RowStore, t: u64, change: &RowChange, out: &mut Vec<Change>) {
     let key = Bytes::from_slice(&change.key);
     let new = change.row.as_ref().map(|row| {
@@ -235,7 +239,7 @@ fn pass_on(store: &mut RowStore, t: u64, change: &RowChange, out: &mut Vec<Chang
             event_time: row.latest_event_time,
             t: LogTime(t),
             partition: 0,
-            offset: 0,
+            offset: key_hash(&key),
         };
         (order, Bytes::from_slice(&row.columns))
     });

@@ -15,6 +15,7 @@ use timely::dataflow::operators::probe::{Handle as Probe, Probe as _};
 use timely::worker::Worker;
 
 use super::Resume;
+use super::census::{is_census, read_views};
 use crate::context::Context;
 use crate::delay::{Held, Keep, delay_until};
 use crate::error::EngineError;
@@ -34,8 +35,8 @@ pub(super) fn build(
     probe: &Probe<u64>,
 ) -> Result<Sources, EngineError> {
     let (index, peers) = (worker.index(), worker.peers());
-    let entries = resume.map_or([].as_slice(), |resume| &resume.state);
-    let restored = Restored::share(entries, index, peers)?;
+    let entries = resume.into_iter().flat_map(|resume| &resume.state);
+    let restored = Restored::share(entries.filter(|(key, _)| !is_census(key)), index, peers)?;
     worker.dataflow_named::<u64, _, _>("falaj views", |scope| {
         let mut builder = Builder {
             scope,
@@ -53,15 +54,6 @@ pub(super) fn build(
         }
         Ok(builder.sources)
     })
-}
-
-/// Views that other views read.
-fn read_views(plans: &[Arc<ViewPlan>]) -> BTreeSet<ViewId> {
-    let source = |plan: &Arc<ViewPlan>| match &plan.source {
-        Source::View(view) => Some(view.id),
-        Source::Topic(_) => None,
-    };
-    plans.iter().filter_map(source).collect()
 }
 
 struct Builder<'scope, 'a> {

@@ -202,7 +202,8 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }
 }
@@ -291,7 +292,9 @@ fn changes_do_not_depend_on_workers_or_epochs_in_flight() {
 /// All state entries after the checkpoint of `epoch`.
 fn state_at(changes: &[EpochChanges], epoch: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut state = BTreeMap::new();
-    for change in changes.iter().filter(|c| c.epoch <= epoch).flat_map(|c| c.checkpoint.iter().flatten()) {
+    for change in
+        changes.iter().filter(|c| c.epoch <= epoch).flat_map(|c| c.checkpoint.iter().flatten())
+    {
         match &change.value {
             Some(value) => state.insert(change.key.clone(), value.clone()),
             None => state.remove(&change.key),
@@ -326,13 +329,8 @@ fn a_future_event_enters_when_its_time_comes_and_survives_a_restart() {
     let mut writer = LogWriter::default();
     let base = 1_000 * SECOND;
     let pay = |writer: &mut LogWriter, at: i64, amount: i64| {
-        let cells = vec![
-            text("a"),
-            text("m"),
-            Value::Int(amount),
-            Value::Timestamp(at),
-            Value::Bool(true),
-        ];
+        let cells =
+            vec![text("a"), text("m"), Value::Int(amount), Value::Timestamp(at), Value::Bool(true)];
         writer.append(&payments(), Op::Insert, cells);
     };
     for step in 0..12 {
@@ -347,7 +345,7 @@ fn a_future_event_enters_when_its_time_comes_and_survives_a_restart() {
     assert_eq!(touched, [6]);
     check_against_oracle(&plans, &writer.log, &changes);
     let state = state_at(&changes, 4);
-    assert_eq!(state.len(), 1, "the event that waits is the whole state");
+    assert_eq!(state.len(), 2, "the census and the event that waits are the whole state");
     let resume = Resume { epoch: 4, t: changes[4].t, state: state.into_iter().collect() };
     assert_eq!(run(&plans, &writer.log, 1, 2, Some(resume)).unwrap(), changes[5..]);
 }
@@ -396,7 +394,10 @@ fn rows_that_do_not_fit_their_topic_are_named() {
     input.topics.iter_mut().for_each(|topic| topic.ops.clear());
     engine.submit(input).unwrap();
     let error = engine.take(Duration::from_secs(20)).unwrap_err();
-    assert!(matches!(&error, EngineError::Rows { place, .. } if place.contains("payments")), "{error}");
+    assert!(
+        matches!(&error, EngineError::Rows { place, .. } if place.contains("payments")),
+        "{error}"
+    );
     assert_eq!(engine.submit(input_of(1, t + 1, &[])).unwrap_err(), error);
     assert_eq!(engine.stop().unwrap_err(), error);
 }
@@ -406,8 +407,7 @@ fn a_panic_in_one_worker_stops_all_and_is_reported() {
     let t = crate::context::PANIC_AT;
     let mut writer = LogWriter::default();
     writer.epoch(t);
-    let cells =
-        vec![text("a"), text("m"), Value::Int(1), Value::Timestamp(0), Value::Bool(true)];
+    let cells = vec![text("a"), text("m"), Value::Int(1), Value::Timestamp(0), Value::Bool(true)];
     writer.append(&payments(), Op::Insert, cells);
     for workers in [1, 2] {
         let error = run(&all_plans(), &writer.log, workers, 1, None).unwrap_err();
@@ -417,8 +417,46 @@ fn a_panic_in_one_worker_stops_all_and_is_reported() {
 }
 
 #[test]
-fn foreign_state_is_refused() {
-    let resume = Resume { epoch: 0, t: LogTime(5), state: vec![(b"\0?x".to_vec(), vec![])] };
-    let error = run(&[by_account()], &vec![(1, vec![]), (6, vec![])], 2, 1, Some(resume));
-    assert!(matches!(error, Err(EngineError::State { .. })), "{error:?}");
+fn a_state_that_does_not_belong_to_the_plans_is_refused() {
+    let log = random_log(3, 6);
+    let accounts = by_account();
+    let changes = run(&[Arc::clone(&accounts)], &log, 1, 1, None).unwrap();
+    let resume = |state: BTreeMap<Vec<u8>, Vec<u8>>| {
+        Some(Resume { epoch: 4, t: changes[4].t, state: state.into_iter().collect() })
+    };
+    let state = state_at(&changes, 4);
+    let refused = |plans: &[Arc<ViewPlan>], state| {
+        let error = run(plans, &log, 2, 1, resume(state)).unwrap_err();
+        assert!(matches!(error, EngineError::State { .. }), "{error}");
+        error.to_string()
+    };
+    assert!(run(&[Arc::clone(&accounts)], &log, 2, 1, resume(state.clone())).is_ok());
+    assert!(refused(&[accounts.clone(), by_category()], state.clone()).contains("`by_category`"));
+    // Nothing read this view when the state was written: its rows are not there to be read.
+    let read = [accounts.clone(), over_accounts(&accounts)];
+    assert!(refused(&read, state.clone()).contains("`by_account`"));
+    refused(&[accounts.clone()], BTreeMap::new());
+    let mut foreign = state;
+    foreign.insert(b"\0?x".to_vec(), vec![]);
+    assert!(refused(&[accounts], foreign).contains("003f78"));
+}
+
+#[test]
+fn closing_wakes_a_submitter_that_waits() {
+    let options = Options {
+        workers: 1,
+        checkpoint_every: 1,
+        max_epochs_in_flight: 1,
+        plans: vec![by_account()],
+        resume: None,
+    };
+    let engine = Engine::start(options).unwrap();
+    engine.submit(input_of(0, 10, &[])).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| engine.submit(input_of(1, 11, &[])));
+        std::thread::sleep(Duration::from_millis(50));
+        engine.close();
+        assert_eq!(waiting.join().unwrap(), Err(EngineError::Stopped));
+    });
+    engine.stop().unwrap();
 }

@@ -45,7 +45,8 @@ impl Crew {
             self.desk.fail(EngineError::Panicked { worker: index, message });
         }
         // Closing inputs would complete every future time; dropping dataflows completes nothing.
-        let clear = || worker.installed_dataflows().into_iter().for_each(|d| worker.drop_dataflow(d));
+        let clear =
+            || worker.installed_dataflows().into_iter().for_each(|d| worker.drop_dataflow(d));
         if let Err(panic) = catch_unwind(AssertUnwindSafe(clear)) {
             let message = message_of(panic.as_ref());
             self.desk.fail(EngineError::Panicked { worker: index, message });
@@ -61,7 +62,8 @@ impl Crew {
         };
         let context = Context::new(Arc::clone(&self.metrics));
         let probe = Probe::new();
-        let built = super::build::build(worker, &self.plans, self.resume.as_ref(), &context, &probe);
+        let built =
+            super::build::build(worker, &self.plans, self.resume.as_ref(), &context, &probe);
         let sources = match built {
             Ok(sources) => sources,
             Err(error) => return self.desk.fail(error),

@@ -93,7 +93,8 @@ pub(super) struct PlanOf {
 }
 
 fn schema_of(types: &[ColumnType]) -> SchemaRef {
-    let field = |(index, t): (usize, &ColumnType)| Field::new(format!("c{index}"), t.to_arrow(), true);
+    let field =
+        |(index, t): (usize, &ColumnType)| Field::new(format!("c{index}"), t.to_arrow(), true);
     Arc::new(Schema::new(types.iter().enumerate().map(field).collect::<Vec<_>>()))
 }
 
@@ -118,11 +119,12 @@ impl PlanOf {
         }
         let finish = Program::columns(schema_of(&results), &self.finish).unwrap();
         let width = self.finish.len() - usize::from(self.having.is_some());
-        let output = finish.output_types()[..width].iter().enumerate().map(|(index, t)| OutputColumn {
-            name: format!("c{index}"),
-            column_type: t.clone(),
-            class: CostClass::Plain,
-        });
+        let output =
+            finish.output_types()[..width].iter().enumerate().map(|(index, t)| OutputColumn {
+                name: format!("c{index}"),
+                column_type: t.clone(),
+                class: CostClass::Plain,
+            });
         let output: Vec<_> = output.collect();
         let hash = domain_hash(b"test", &[self.name.as_bytes()]);
         Arc::new(ViewPlan {
@@ -328,12 +330,14 @@ impl Oracle {
             }
             let old = self.rows.get(&plan.id).and_then(|rows| rows.get(&bytes));
             let order = match old {
-                Some((order, old)) if order.event_time == last.event_time && *old == output => *order,
+                Some((order, old)) if order.event_time == last.event_time && *old == output => {
+                    *order
+                }
                 _ => EventOrder {
                     event_time: last.event_time,
                     t: LogTime(t),
                     partition: 0,
-                    offset: 0,
+                    offset: falaj_event::key_hash(&bytes),
                 },
             };
             now_rows.insert(bytes, (order, output));
