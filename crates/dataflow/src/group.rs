@@ -204,11 +204,6 @@ impl GroupCore {
         self.give_touched(each);
     }
 
-    /// A time at or before which nothing leaves by itself; `None` when nothing ever will.
-    pub fn next_expiry(&self) -> Option<EventTime> {
-        self.wheel.next()
-    }
-
     /// Sizes and counters; walks all keys.
     pub fn stats(&self) -> GroupStats {
         let live = || self.keys.iter().flatten();
@@ -268,6 +263,8 @@ impl GroupCore {
     }
 }
 
+#[cfg(test)]
+mod edges;
 #[cfg(test)]
 mod naive;
 #[cfg(test)]

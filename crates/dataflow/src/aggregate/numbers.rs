@@ -16,7 +16,8 @@ pub(crate) fn term(repr: Repr, parsed: &Parsed) -> Term {
         Repr::UInt => Term::Finite(i128::from(parsed.word), 0),
         Repr::Float32 => Term::of_f64(f64::from(f32_of(parsed.word))),
         Repr::Float64 => Term::of_f64(f64_of(parsed.word)),
-        Repr::Decimal(_) => Term::Finite(decimal_of(parsed.wide), 0),
+        // No decimal of 38 digits is i128::MIN, the one value that cannot be negated.
+        Repr::Decimal(_) => Term::Finite(decimal_of(parsed.wide).max(-i128::MAX), 0),
         Repr::Bool => Term::Finite(i128::from(parsed.word), 0),
         Repr::Date | Repr::Timestamp | Repr::Bytes => Term::Finite(0, 0),
     }

@@ -14,6 +14,11 @@ use crate::exact::round::{
 /// Integers below this are float64 exactly.
 const EXACT_F64: u128 = 1 << 53;
 
+/// No square of a float64 has a bit further from 2^0 than this.
+const EXPONENT_MAX: i32 = 4 * 1074;
+/// Bytes that 2^63 squares of float64 may need, and some more.
+const MAGNITUDE_MAX: usize = 1024;
+
 /// One summand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Term {
@@ -237,6 +242,7 @@ impl ExactSum {
     }
 
     /// The inverse: the sum that cancels this one, special counters included.
+    #[cfg(test)]
     pub fn negated(&self) -> Self {
         let mut zero = Self::default();
         zero.merge(self, true);
@@ -289,6 +295,7 @@ impl ExactSum {
 
     /// The sum rounded once. NaN if a NaN or both infinities were added, an infinity if one was;
     /// a sum of zero is +0 (a negative one too small for a float64 is −0).
+    #[cfg(test)]
     pub fn to_f64(&self) -> f64 {
         self.quotient(1)
     }
@@ -353,6 +360,9 @@ impl ExactSum {
         let exponent = i32::from_be_bytes(take(bytes)?);
         let length = usize::from(u16::from_be_bytes(take(bytes)?));
         let (magnitude, rest) = bytes.split_at_checked(length).ok_or(BadBytes)?;
+        if exponent.abs() > EXPONENT_MAX || length > MAGNITUDE_MAX {
+            return Err(BadBytes);
+        }
         *bytes = rest;
         let mut position = exponent;
         for chunk in magnitude.rchunks(8) {
@@ -365,6 +375,7 @@ impl ExactSum {
     }
 
     /// Bytes on the heap.
+    #[cfg(test)]
     pub fn heap_bytes(&self) -> usize {
         self.spill.as_ref().map_or(0, |spill| spill.heap_bytes())
     }

@@ -52,7 +52,8 @@ impl GroupPlan {
 #[derive(Clone, Debug)]
 pub(crate) struct Window {
     preceding: u64,
-    /// Tiles up to this one have left at the time reached.
+    /// Tiles up to this one have left at the time reached; `i64::MIN` (no event is as early) for
+    /// none.
     pub(crate) limit: i64,
     /// `limit` before the last step of time.
     pub(crate) previous: i64,

@@ -184,7 +184,7 @@ impl Ring {
     /// Sets the marks of a tile that was read from the state: `events` in it, stored, clean.
     pub(crate) fn mark_restored(&mut self, shape: Shape, index: usize, events: u64) {
         let at = self.start(shape, index) + 1;
-        self.records[at] = events * ONE_EVENT | STORED;
+        self.records[at] = (events * ONE_EVENT) | STORED;
     }
 
     /// Removes the tile at `index`; says whether the state has it.

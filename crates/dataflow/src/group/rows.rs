@@ -139,6 +139,7 @@ impl GroupCore {
     }
 
     /// Every row there is, ascending by key.
+    #[cfg(test)]
     pub fn snapshot_rows(&self) -> Vec<GroupOutput> {
         let mut outputs: Vec<GroupOutput> = self
             .keys

@@ -48,15 +48,41 @@ impl Wheel {
         }
     }
 
-    /// The least time asked for, exact within the slot reached and otherwise a lower bound.
-    pub(crate) fn next(&self) -> Option<i64> {
-        let near = self.near.peek().map(|entry| entry.0.0);
-        near.or_else(|| self.far.values().next()?.iter().map(|entry| entry.0).min())
-    }
-
     /// An estimate of the bytes held.
     pub(crate) fn bytes(&self) -> usize {
         let far: usize = self.far.values().map(|slot| slot.capacity() * 16 + 64).sum();
         far + self.near.capacity() * 16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_when_their_time_has_come() {
+        let mut wheel = Wheel::default();
+        let times = [5, -3, 4_000_000, 5, 1 << 40, -(1 << 40), 1_048_576, 1_048_575, i64::MAX];
+        for (key, time) in times.into_iter().enumerate() {
+            wheel.push(time, key as u32);
+        }
+        let mut taken = Vec::new();
+        for now in [-5, 4, 5, 1_048_575, 1_048_576] {
+            while let Some((time, key)) = wheel.pop(now) {
+                assert!(time <= now);
+                taken.push((time, key));
+            }
+            // One that is due at once, and one in a slot that has been reached.
+            wheel.push(now, 100);
+            assert_eq!(wheel.pop(now), Some((now, 100)));
+        }
+        assert_eq!(
+            taken,
+            [(-(1 << 40), 5), (-3, 1), (5, 0), (5, 3), (1_048_575, 7), (1_048_576, 6)]
+        );
+        assert_eq!(wheel.pop(3_999_999), None);
+        assert_eq!(wheel.pop(i64::MAX), Some((4_000_000, 2)));
+        assert_eq!(wheel.pop(i64::MAX), Some((1 << 40, 4)));
+        assert_eq!(wheel.pop(i64::MAX), None);
     }
 }
