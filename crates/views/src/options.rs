@@ -14,7 +14,7 @@ use crate::format::{Family, HEAD_BYTES, TIME_BYTES};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Bytes of memtables over all column families before they are flushed together. More of it
-    /// writes overwritten rows to disk less often.
+    /// writes overwritten rows to disk less often, but makes each insert dearer.
     pub memtable_bytes: usize,
     /// Bytes of the cache of table blocks, filters and indexes.
     pub block_cache_bytes: usize,
@@ -31,7 +31,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            memtable_bytes: 64 << 20,
+            memtable_bytes: 32 << 20,
             block_cache_bytes: 64 << 20,
             background_jobs: 2,
             batch_bytes: 4 << 20,
@@ -87,38 +87,43 @@ fn family(family: Family, options: &Options, cache: &Cache) -> rocksdb::Options 
     // The whole budget for each: the database-wide limit flushes them together.
     cf.set_write_buffer_size(options.memtable_bytes);
     cf.set_max_write_buffer_number(4);
-    cf.set_compression_per_level(&[
-        DBCompressionType::None,
-        DBCompressionType::None,
-        DBCompressionType::Lz4,
-        DBCompressionType::Lz4,
-        DBCompressionType::Lz4,
-        DBCompressionType::Lz4,
-        DBCompressionType::Lz4,
-    ]);
     match family {
         Family::Latest => {
             // Point reads of whole keys.
             table.set_bloom_filter(10.0, false);
             table.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
             table.set_block_size(4 << 10);
+            // Small, and rewritten all the time: compressed only where it is large.
+            cf.set_compression_per_level(&compression(2));
         }
         Family::History => {
             // Seeks to the newest version of one key at or below a time.
             table.set_bloom_filter(10.0, false);
             table.set_whole_key_filtering(false);
             table.set_block_size(16 << 10);
+            cf.set_compression_per_level(&compression(1));
             cf.set_prefix_extractor(SliceTransform::create(
                 "falaj.history.v1",
                 name_of_history_key,
                 Some(is_history_key),
             ));
         }
-        Family::Operator => table.set_block_size(32 << 10),
+        Family::Operator => {
+            // Read from end to end only.
+            table.set_block_size(32 << 10);
+            cf.set_compression_per_level(&compression(1));
+        }
         Family::Progress => {}
     }
     cf.set_block_based_table_factory(&table);
     cf
+}
+
+/// LZ4 on all levels below the `plain` newest ones.
+fn compression(plain: usize) -> Vec<DBCompressionType> {
+    const LEVELS: usize = 7;
+    let level = |level| if level < plain { DBCompressionType::None } else { DBCompressionType::Lz4 };
+    (0..LEVELS).map(level).collect()
 }
 
 fn name_of_history_key(key: &[u8]) -> &[u8] {
