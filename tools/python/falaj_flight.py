@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.flight as flight
 import pyarrow.json as pa_json
 
+ERRORS = (pa.ArrowException, flight.FlightError)
 STATUS = ["PRESENT", "NULL", "NOT_FOUND", "EXPIRED", "ERASED", "UNAVAILABLE", "ERROR"]
 
 
@@ -72,7 +73,7 @@ class Falaj:
                         writer.write_with_metadata(batch, json.dumps(options).encode())
                         number += batch.num_rows
                 writer.done_writing()
-            except pa.ArrowException as error:
+            except ERRORS as error:
                 failure.append(error)
 
         sender = threading.Thread(target=send)
@@ -202,7 +203,7 @@ def command_lookup(falaj, arguments):
         for name in {view, view.rpartition(".")[0]} - {""}:
             try:
                 fields.update({field.name: field for field in falaj.schema("features", name)})
-            except flight.FlightError:
+            except ERRORS:
                 continue  # `name` is VIEW.COLUMN; the stream says so if it is neither
     columns = {
         name: pa.array(values, fields[name].type if name in fields else None)
@@ -296,7 +297,7 @@ def main():
             token = file.read().strip()
     try:
         arguments.run(Falaj(arguments.url, arguments.ca, token), arguments)
-    except (pa.ArrowException, RuntimeError) as error:
+    except (*ERRORS, RuntimeError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 

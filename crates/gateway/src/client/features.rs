@@ -105,8 +105,11 @@ impl FeatureStream {
         keys: &RecordBatch,
         options: &LookupOptions,
     ) -> Result<FeatureAnswer, ClientError> {
-        self.sender.send(keys, options).await?;
-        self.receiver.receive().await
+        match self.sender.send(keys, options).await {
+            // The stream is over; the receiver knows why.
+            Ok(()) | Err(ClientError::Ended) => self.receiver.receive().await,
+            Err(error) => Err(error),
+        }
     }
 
     /// The two halves, to ask again before the answer is there.
