@@ -24,10 +24,10 @@ mod tests;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, UInt32Array, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, make_array, new_null_array};
 use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{CastOptions, cast_with_options, nullif};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use falaj_event::{ColumnType, Op, TopicKind, TopicSchema};
@@ -249,10 +249,12 @@ fn convert(
         (DataType::Null, _) => return Ok((new_null_array(&target, array.len()), None)),
         (DataType::Dictionary(_, values), _) => return convert(&cast(array, values)?, to),
         (_, ColumnType::List(item)) => return convert_list(array, item, &target),
-        // Naming UTC changes no instant; where no zone was named, UTC is meant.
+        // Instants are counted from 1970 UTC whatever zone is named; where none is, UTC is meant.
         (DataType::Timestamp(unit, _), ColumnType::Timestamp) => {
-            let utc = cast(array, &DataType::Timestamp(*unit, Some("UTC".into())))?;
-            return lossless(&utc, &target);
+            let counted = reinterpret(array, DataType::Timestamp(*unit, None))?;
+            let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
+            let (micros, bad) = lossless(&counted, &micros)?;
+            return Ok((reinterpret(&micros, target)?, bad));
         }
         _ => {}
     }
@@ -261,8 +263,8 @@ fn convert(
         ColumnType::Float32 if *array.data_type() == DataType::Float64 => {
             let narrow = cast(array, &target)?;
             let (wide, single) = (
-                array.as_primitive::<arrow::datatypes::Float64Type>(),
-                narrow.as_primitive::<arrow::datatypes::Float32Type>(),
+                array.as_primitive::<Float64Type>(),
+                narrow.as_primitive::<Float32Type>(),
             );
             let overflowed = wide.values().iter().zip(single.values().iter());
             let overflowed: Vec<bool> =
@@ -271,6 +273,11 @@ fn convert(
         }
         _ => lossless(array, &target),
     }
+}
+
+/// The same bytes under another type of the same layout.
+fn reinterpret(array: &ArrayRef, data_type: DataType) -> Result<ArrayRef, ArrowError> {
+    Ok(make_array(array.to_data().into_builder().data_type(data_type).build()?))
 }
 
 /// Casts, casts back, and marks what is not what it was.
@@ -314,12 +321,4 @@ fn convert_list(
     });
     let list = ListArray::try_new(Arc::clone(field), plain.offsets().clone(), items, plain.nulls().cloned())?;
     Ok((Arc::new(list), bad))
-}
-
-/// The rows of a batch at these positions, in this order.
-///
-/// # Errors
-/// When a position is outside the batch.
-pub fn take_rows(batch: &RecordBatch, rows: &[u32]) -> Result<RecordBatch, ArrowError> {
-    arrow::compute::take_record_batch(batch, &UInt32Array::from(rows.to_vec()))
 }

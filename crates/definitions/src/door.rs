@@ -52,7 +52,7 @@ impl Misread {
     /// A reason against a row; where it names a column, that cell must be NULL in the batch.
     pub fn add(&mut self, row: usize, reason: Reason) {
         if let Some(column) = &reason.column {
-            self.cells.insert((row, column.to_string()));
+            self.cells.insert((row, column.clone()));
         }
         self.rows.entry(row).or_default().push(reason);
     }
@@ -64,7 +64,7 @@ impl Misread {
             return false;
         };
         let unread = known.iter().any(|reason| reason.code == ReasonCode::Malformed);
-        let cell = reason.column.as_ref().map(|column| (row, column.to_string()));
+        let cell = reason.column.as_ref().map(|column| (row, column.clone()));
         reason.code == ReasonCode::Null
             && (unread || cell.is_some_and(|cell| self.cells.contains(&cell)))
     }

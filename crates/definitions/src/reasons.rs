@@ -3,13 +3,14 @@
 //! Does not know how reasons are found or where refused rows go.
 
 use std::fmt;
-use std::sync::Arc;
 
 use falaj_event::Value;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The kind of a reason; its name is stored in rejected topics and never changes meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonCode {
     /// The row is not what its format says (not JSON, not an object, wrong number of fields).
@@ -64,7 +65,7 @@ pub struct Reason {
     /// Its kind.
     pub code: ReasonCode,
     /// The column; `None` where it concerns the whole row.
-    pub column: Option<Arc<str>>,
+    pub column: Option<String>,
     /// In words, with the value.
     pub text: String,
 }
@@ -72,7 +73,7 @@ pub struct Reason {
 impl Reason {
     /// A reason that concerns a column.
     pub fn of(code: ReasonCode, column: &str, text: impl Into<String>) -> Self {
-        Self { code, column: Some(column.into()), text: text.into() }
+        Self { code, column: Some(column.to_owned()), text: text.into() }
     }
 
     /// A reason that concerns the whole row.

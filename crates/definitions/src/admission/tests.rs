@@ -87,7 +87,9 @@ fn deletes_need_a_row() {
 }
 
 /// One epoch's rows, drawn.
-fn drawn(kind: &str, draw: &mut impl FnMut(u64) -> u64) -> (Vec<Op>, Vec<(&'static str, i64, Option<i64>)>) {
+type Row = (&'static str, i64, Option<i64>);
+
+fn drawn(kind: &str, draw: &mut impl FnMut(u64) -> u64) -> (Vec<Op>, Vec<Row>) {
     let keys = ["a", "b", "c", "d"];
     let count = draw(6);
     let row = |draw: &mut dyn FnMut(u64) -> u64| {

@@ -241,13 +241,22 @@ impl Reader<'_> {
         out: &mut Diagnostics,
     ) -> Option<usize> {
         let found = columns.iter().position(|column| column.column.name == name.value);
-        if found.is_none() {
+        if found.is_none() && !self.is_written(&name.value) {
             let message = format!("`{field}` names `{}`, which is not a column", name.value);
             let names = columns.iter().map(|column| column.column.name.as_str());
             let help = nearest(&name.value, names).map(|meant| format!("did you mean `{meant}`?"));
             out.push(self.source.error("unknown-column", name.span.clone(), message).with_help_if(help));
         }
         found
+    }
+
+    /// Whether a column of this name is there, though perhaps too wrong to be one.
+    fn is_written(&self, name: &str) -> bool {
+        let Some(DeValue::Array(columns)) = self.fields.get("columns").map(|value| value.get_ref()) else {
+            return false;
+        };
+        let mut names = columns.iter().filter_map(|column| column.get_ref().as_table()?.get("name"));
+        names.any(|written| written.get_ref().as_str() == Some(name))
     }
 
     fn key(
