@@ -210,7 +210,12 @@ impl Original {
     }
 
     /// Opens a copy in which `file` is `bytes` (`None`: missing) and reads everything.
-    fn damaged(&self, file: &Path, bytes: Option<&[u8]>, verify: Verify) -> Result<Vec<u8>, LogError> {
+    fn damaged(
+        &self,
+        file: &Path,
+        bytes: Option<&[u8]>,
+        verify: Verify,
+    ) -> Result<Vec<u8>, LogError> {
         let copied = scratch();
         let path = copied.path().join("log");
         copy(&self.path(), &path);
@@ -241,7 +246,8 @@ fn verdict(original: &Original, case: &Case, verify: Verify) -> Option<String> {
         Err(error @ LogError::Damaged { .. }) => {
             let text = error.to_string();
             let named = [name.as_str(), "epoch ", "column family", "topic "];
-            (!named.iter().any(|name| text.contains(name))).then(|| format!("names nothing: {text}"))
+            (!named.iter().any(|name| text.contains(name)))
+                .then(|| format!("names nothing: {text}"))
         }
         Err(other) => Some(format!("an error of another kind: {other}")),
     }
@@ -316,7 +322,12 @@ fn a_flipped_byte_anywhere_is_found_or_harmless() {
             flipped[at] ^= if random.below(3) == 0 { 0xFF } else { mask };
             cases.push(Case {
                 file: file.clone(),
-                what: format!("byte {at} of {}: {:02x} to {:02x}", bytes.len(), bytes[at], flipped[at]),
+                what: format!(
+                    "byte {at} of {}: {:02x} to {:02x}",
+                    bytes.len(),
+                    bytes[at],
+                    flipped[at]
+                ),
                 bytes: Some(flipped),
             });
         }
@@ -400,7 +411,8 @@ fn a_torn_commit_that_nobody_was_told_of_is_dropped_whole() {
     assert!(longer.len() > whole);
     assert!(longer[..whole] == original.bytes(wal), "logs of equal epochs have equal bytes");
     let mut random = Seeded(13);
-    let mut ends: Vec<usize> = (0..40).map(|_| whole + random.below(longer.len() - whole)).collect();
+    let mut ends: Vec<usize> =
+        (0..40).map(|_| whole + random.below(longer.len() - whole)).collect();
     ends.extend([whole, whole + 1, whole + 6, whole + 7, whole + 8, longer.len() - 1]);
     for end in ends {
         let picture = original.damaged(wal, Some(&longer[..end]), Verify::Full).unwrap();

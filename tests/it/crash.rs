@@ -41,7 +41,8 @@ struct Seeded(u64);
 
 impl Seeded {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit.max(1)
     }
 }
@@ -230,7 +231,11 @@ fn run_and_kill(home: &Path, heard: &mut Heard, delay: Duration, from_start: boo
     let text = reader.join().unwrap();
     let mut errors = String::new();
     child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-    assert!(status.code().is_none(), "the child ended by itself after {:?}: {errors}", started.elapsed());
+    assert!(
+        status.code().is_none(),
+        "the child ended by itself after {:?}: {errors}",
+        started.elapsed()
+    );
     let text = String::from_utf8(text).unwrap();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().for_each(|line| heard.line(line));
@@ -299,8 +304,10 @@ fn check(home: &Path, heard: &Heard, verify: Verify) -> (u64, u64) {
     }
     // A producer's sequences have no gaps: a batch is in the log whole or not at all.
     for number in 0..PRODUCERS {
-        let sequences: BTreeSet<u64> =
-            found.range((number, 0)..=(number, u64::MAX)).map(|((_, sequence), _)| *sequence).collect();
+        let sequences: BTreeSet<u64> = found
+            .range((number, 0)..=(number, u64::MAX))
+            .map(|((_, sequence), _)| *sequence)
+            .collect();
         let last = log.last_sequence(producer(number)).unwrap();
         assert_eq!(sequences.last().copied(), last);
         assert_eq!(sequences.len() as u64, last.map_or(0, |last| last + 1));
@@ -328,6 +335,9 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         end = check(copied.path(), &heard, verify);
     }
     let acknowledged: u64 = heard.batches.values().map(|told| u64::from(told.count)).sum();
-    println!("{KILLS} kills: {} epochs, {} events, {acknowledged} of them acknowledged", end.0, end.1);
+    println!(
+        "{KILLS} kills: {} epochs, {} events, {acknowledged} of them acknowledged",
+        end.0, end.1
+    );
     assert!(acknowledged > 1_000, "only {acknowledged} events were acknowledged: no load");
 }

@@ -184,9 +184,10 @@ fn newest_offsets(store: &Store, newest: u64) -> Result<NextOffsets, LogError> {
             None => return Err(damaged(place(), "the last row does not match its epoch's entry")),
         };
         rows.iterator.seek(keys::offset_key(topic, partition, u64::MAX));
-        if rows.current()?.is_some_and(|(key, _)| {
-            key == keys::offset_key(topic, partition, u64::MAX)
-        }) {
+        if rows
+            .current()?
+            .is_some_and(|(key, _)| key == keys::offset_key(topic, partition, u64::MAX))
+        {
             rows.iterator.next();
         }
     }
@@ -209,7 +210,10 @@ fn everything(store: &Store, newest: u64) -> Result<NextOffsets, LogError> {
     chain(store, 0, newest, |entry| {
         let (epoch, t) = (entry.record.epoch, entry.record.t);
         if store.number(keys::TIMES, &t.0.to_be_bytes())? != Some(epoch) {
-            return Err(damaged(format!("the times at T {t}"), format!("epoch {epoch} is missing")));
+            return Err(damaged(
+                format!("the times at T {t}"),
+                format!("epoch {epoch} is missing"),
+            ));
         }
         expected.times += 1;
         let mut ordinal = 0;
@@ -267,12 +271,7 @@ fn partition(
     Ok(())
 }
 
-fn producers(
-    store: &Store,
-    epoch: u64,
-    t: LogTime,
-    entry: &EpochEntry,
-) -> Result<(), LogError> {
+fn producers(store: &Store, epoch: u64, t: LogTime, entry: &EpochEntry) -> Result<(), LogError> {
     for run in &entry.producers {
         let key = keys::producer_key(run.producer, run.first_sequence);
         let row = ProducerRow { epoch, t, entry: *run };

@@ -47,9 +47,8 @@ pub(crate) fn first_damage(store: &Path) -> Option<Damage> {
 
 fn current(store: &Path) -> Option<Damage> {
     let path = store.join("CURRENT");
-    let damage = |why: &str| {
-        Some(Damage { place: path.display().to_string(), why: why.to_owned() })
-    };
+    let damage =
+        |why: &str| Some(Damage { place: path.display().to_string(), why: why.to_owned() });
     let Ok(bytes) = std::fs::read(&path) else { return damage("it cannot be read") };
     let name = String::from_utf8(bytes).ok().and_then(|text| {
         let name = text.strip_suffix('\n')?;
@@ -99,11 +98,12 @@ fn unmask(stored: u32) -> u32 {
 fn crc32c(bytes: &[u8]) -> u32 {
     let mut table = [0u32; 256];
     for (entry, value) in table.iter_mut().zip(0u32..) {
-        *entry = (0..8).fold(value, |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (0u32.wrapping_sub(crc & 1))));
+        *entry =
+            (0..8).fold(value, |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (0u32.wrapping_sub(crc & 1))));
     }
-    !bytes.iter().fold(!0u32, |crc, byte| {
-        (crc >> 8) ^ table[((crc ^ u32::from(*byte)) & 0xff) as usize]
-    })
+    !bytes
+        .iter()
+        .fold(!0u32, |crc, byte| (crc >> 8) ^ table[((crc ^ u32::from(*byte)) & 0xff) as usize])
 }
 
 #[cfg(test)]

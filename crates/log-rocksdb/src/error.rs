@@ -19,7 +19,9 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// A log of a newer format.
-    #[error("the log {path} has format version {found}, this program reads {supported}; upgrade it")]
+    #[error(
+        "the log {path} has format version {found}, this program reads {supported}; upgrade it"
+    )]
     Version {
         /// The log's directory.
         path: PathBuf,

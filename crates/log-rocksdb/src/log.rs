@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 
 use falaj_event::{LogTime, ProducerId, TopicId};
 use falaj_log::contract::check_continues;
-use falaj_log::{
-    BlockId, BlockLocation, EpochEntry, Log, LogError, ProducerOutcome, StagedBlock,
-};
+use falaj_log::{BlockId, BlockLocation, EpochEntry, Log, LogError, ProducerOutcome, StagedBlock};
 use rocksdb::WriteBatch;
 
 use crate::check::{self, End, NextOffsets};
@@ -220,9 +218,8 @@ fn create(
     slots_path: &Path,
     options: &Options,
 ) -> Result<(Store, Slots, End), LogError> {
-    let lost = || {
-        damaged(slots_path.display().to_string(), "it is missing, although the log has data")
-    };
+    let lost =
+        || damaged(slots_path.display().to_string(), "it is missing, although the log has data");
     let has_tables = std::fs::read_dir(store_path).is_ok_and(|mut files| {
         files.any(|file| file.is_ok_and(|file| file.path().extension().is_some_and(|e| e == "sst")))
     });

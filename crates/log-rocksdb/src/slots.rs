@@ -97,11 +97,8 @@ impl Slots {
     /// [`LogError::Damaged`] when neither slot is whole, or a failed file operation.
     pub fn open(path: &Path, fsync: Fsync) -> Result<Self, LogError> {
         let doing = "reading the acknowledgement file";
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(file(doing, path))?;
+        let opened =
+            OpenOptions::new().read(true).write(true).open(path).map_err(file(doing, path))?;
         let mut newest: Option<(Acknowledged, usize)> = None;
         for (slot, offset) in SLOT_OFFSETS.into_iter().enumerate() {
             let mut bytes = [0; SLOT_BYTES];

@@ -59,10 +59,8 @@ impl Store {
 
     /// Moves everything from memory into table files.
     pub(crate) fn flush(&self) -> Result<(), LogError> {
-        let families = keys::FAMILIES
-            .iter()
-            .map(|name| self.family(name))
-            .collect::<Result<Vec<_>, _>>()?;
+        let families =
+            keys::FAMILIES.iter().map(|name| self.family(name)).collect::<Result<Vec<_>, _>>()?;
         let mut wait = rocksdb::FlushOptions::default();
         wait.set_wait(true);
         self.db.flush_cfs_opt(&families, &wait).map_err(rocks("flushing", &self.path))
@@ -138,7 +136,9 @@ impl Store {
         }
         match self.get(keys::BLOCKS, &keys::block_key(place, id))? {
             Some(bytes) => Ok(Some(bytes)),
-            None => Err(damaged(named(), "its row in places names a row of blocks that is missing")),
+            None => {
+                Err(damaged(named(), "its row in places names a row of blocks that is missing"))
+            }
         }
     }
 

@@ -74,7 +74,9 @@ mod tests {
 
     #[test]
     fn refuses_other_spellings() {
-        for text in ["Zg", "Zg=", "Zh==", "Zm9=", "Z===", "====", "Zg==Zg==", "Z-8=", "Zm 8", "Zg==\n"] {
+        for text in
+            ["Zg", "Zg=", "Zh==", "Zm9=", "Z===", "====", "Zg==Zg==", "Z-8=", "Zm 8", "Zg==\n"]
+        {
             assert_eq!(decode(text), None, "{text:?}");
         }
     }

@@ -60,8 +60,7 @@ impl Checkpoint {
         if !usable(&self.origin) || self.origin.contains([' ', '+']) {
             return Err(CheckpointError::Line { line: 1, why: ORIGIN });
         }
-        let mut text =
-            format!("{}\n{}\n{}\n", self.origin, self.size, base64::encode(&self.root));
+        let mut text = format!("{}\n{}\n{}\n", self.origin, self.size, base64::encode(&self.root));
         for (index, extension) in self.extensions.iter().enumerate() {
             if !usable(extension) {
                 return Err(CheckpointError::Line { line: index + 4, why: EXTENSION });
@@ -134,8 +133,8 @@ const ORIGIN: &str = "the origin must not be empty nor contain spaces or `+`";
 const EXTENSION: &str = "an extension line must not be empty";
 
 fn parse_size(text: &str) -> Option<u64> {
-    let canonical = text.bytes().all(|byte| byte.is_ascii_digit())
-        && (text == "0" || !text.starts_with('0'));
+    let canonical =
+        text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     canonical.then(|| text.parse().ok()).flatten()
 }
 

@@ -139,8 +139,7 @@ impl VerifierKey {
         if *algorithm != ED25519_TYPE {
             return Err(refused("its algorithm is not Ed25519 (type 1)"));
         }
-        let public_key =
-            public_key.try_into().map_err(|_| refused("its key has not 32 bytes"))?;
+        let public_key = public_key.try_into().map_err(|_| refused("its key has not 32 bytes"))?;
         let key = Self::new(name, public_key)?;
         if id == key.id_text() { Ok(key) } else { Err(refused("its id is not that of its key")) }
     }
@@ -188,8 +187,7 @@ impl SeedSigner {
     /// # Errors
     /// [`NoteError::KeyName`].
     pub fn new(name: &str, seed: &[u8; 32]) -> Result<Self, NoteError> {
-        let refused =
-            |why| NoteError::VerifierKey { key: name.to_owned(), why };
+        let refused = |why| NoteError::VerifierKey { key: name.to_owned(), why };
         let pair = Ed25519KeyPair::from_seed_unchecked(seed)
             .map_err(|_| refused("its seed was refused"))?;
         let public_key = pair
@@ -290,7 +288,10 @@ impl Note {
     /// # Errors
     /// [`NoteError::BadSignature`] when any signature in the name of a trusted key is wrong,
     /// [`NoteError::Untrusted`] when no trusted key has signed.
-    pub fn verify<'k>(&self, trusted: &'k [VerifierKey]) -> Result<Vec<&'k VerifierKey>, NoteError> {
+    pub fn verify<'k>(
+        &self,
+        trusted: &'k [VerifierKey],
+    ) -> Result<Vec<&'k VerifierKey>, NoteError> {
         let mut signed = Vec::new();
         for key in trusted {
             let mut lines = self

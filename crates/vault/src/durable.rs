@@ -19,11 +19,7 @@ pub(crate) fn io(
 
 /// Creates the vault's directory (0700) where it is missing.
 pub(crate) fn create_directory(path: &Path) -> Result<(), VaultError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(io("creating", path))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("creating", path))
 }
 
 /// Takes the directory's lock; it is held as long as the file lives.
@@ -38,9 +34,7 @@ pub(crate) fn lock(directory: &Path) -> Result<File, VaultError> {
         .map_err(io("opening", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => {
-            Err(VaultError::InUse { path: directory.to_owned() })
-        }
+        Err(fs::TryLockError::WouldBlock) => Err(VaultError::InUse { path: directory.to_owned() }),
         Err(fs::TryLockError::Error(source)) => Err(io("locking", &path)(source)),
     }
 }

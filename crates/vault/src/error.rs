@@ -81,7 +81,9 @@ pub enum VaultError {
         mode: u32,
     },
     /// No such data key.
-    #[error("key {key:?} of topic {topic:?} is not in the keyring; restore the keyring it was sealed with")]
+    #[error(
+        "key {key:?} of topic {topic:?} is not in the keyring; restore the keyring it was sealed with"
+    )]
     UnknownKey {
         /// Topic.
         topic: TopicId,
@@ -97,7 +99,9 @@ pub enum VaultError {
         key: KeyId,
     },
     /// Sealed bytes, nonce or authenticated data were changed.
-    #[error("bytes sealed under key {key:?} of topic {topic:?} fail authentication: they were altered")]
+    #[error(
+        "bytes sealed under key {key:?} of topic {topic:?} fail authentication: they were altered"
+    )]
     Authentication {
         /// Topic.
         topic: TopicId,

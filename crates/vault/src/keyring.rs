@@ -253,9 +253,8 @@ impl Keyring {
                     seals_reserved: slot.seals_reserved,
                 });
             }
-            let current = keys.slots.get(keys.current).map_or(String::new(), |slot| {
-                hex(&slot.key.name.id.0)
-            });
+            let current =
+                keys.slots.get(keys.current).map_or(String::new(), |slot| hex(&slot.key.name.id.0));
             stored.topics.insert(hex(&topic.0), StoredTopic { current, keys: out });
         }
         Ok(stored)
@@ -306,10 +305,7 @@ impl<'a> Unwrapper<'a> {
             let seals = AtomicU64::new(key.seals_reserved);
             let key_of = DataKey { name, cipher: Cipher::new(&secret)?, secret, seals };
             keys.by_id.insert(id, keys.slots.len());
-            keys.slots.push(Slot {
-                key: Arc::new(key_of),
-                seals_reserved: key.seals_reserved,
-            });
+            keys.slots.push(Slot { key: Arc::new(key_of), seals_reserved: key.seals_reserved });
         }
         let current = KeyId(self.id(&place, &stored.current)?);
         keys.current = *keys

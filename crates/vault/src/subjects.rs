@@ -10,9 +10,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use crate::aead::{
-    Cipher, KEY_BYTES, KeyCommitment, KeyId, NONCE_BYTES, TAG_BYTES, commitment_of,
-};
+use crate::aead::{Cipher, KEY_BYTES, KeyCommitment, KeyId, NONCE_BYTES, TAG_BYTES, commitment_of};
 use crate::error::{SubjectRef, VaultError};
 use crate::keyring::{Kek, Keyring, random_key};
 use crate::random::Random;
@@ -346,12 +344,5 @@ impl<'a> SealedValue<'a> {
 
 fn value_aad(subject: &[u8], commitment: KeyCommitment, aad: &[u8]) -> Vec<u8> {
     let length = u16::try_from(subject.len()).unwrap_or(u16::MAX);
-    [
-        b"falaj.value.v1\0".as_slice(),
-        &length.to_be_bytes(),
-        subject,
-        &commitment.0,
-        aad,
-    ]
-    .concat()
+    [b"falaj.value.v1\0".as_slice(), &length.to_be_bytes(), subject, &commitment.0, aad].concat()
 }

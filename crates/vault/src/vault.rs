@@ -58,8 +58,7 @@ impl Vault {
             (keyring, subjects)
         } else {
             SubjectKeys::refuse_orphan(&subjects_path)?;
-            let keyring =
-                Keyring::generate(Some(keyring_path), Arc::clone(&random), rotation)?;
+            let keyring = Keyring::generate(Some(keyring_path), Arc::clone(&random), rotation)?;
             // The keyring comes last: as long as it is missing, the first start is not over.
             let subjects =
                 SubjectKeys::create(Some(&subjects_path), &keyring, Arc::clone(&random))?;

@@ -175,7 +175,9 @@ fn a_second_process_is_refused_and_told_which_directory() {
     let first = RocksLog::open(home.path(), quick()).unwrap();
     let error = RocksLog::open(home.path(), quick()).unwrap_err();
     let LogError::Storage { source, .. } = &error else { panic!("{error}") };
-    assert!(matches!(source.downcast_ref(), Some(StoreError::InUse { path }) if path == home.path()));
+    assert!(
+        matches!(source.downcast_ref(), Some(StoreError::InUse { path }) if path == home.path())
+    );
     assert!(error.to_string().contains(&home.path().display().to_string()));
     drop(first);
     RocksLog::open(home.path(), quick()).unwrap();
@@ -244,7 +246,9 @@ fn missing_files_are_refused_and_nothing_is_deleted() {
             if lost == "store/CURRENT" {
                 let any = |wanted: &str| {
                     let files = fs::read_dir(home.path().join("store")).unwrap();
-                    files.filter(|f| f.as_ref().unwrap().path().extension() == Some(wanted.as_ref())).count()
+                    files
+                        .filter(|f| f.as_ref().unwrap().path().extension() == Some(wanted.as_ref()))
+                        .count()
                 };
                 assert!(any("sst") + any("log") > 0);
             }
@@ -288,7 +292,9 @@ fn what_was_verified_before_is_not_walked_again_unless_asked() {
         batch.delete_cf(store.family(keys::EPOCHS).unwrap(), 4u64.to_be_bytes());
     });
     let log = RocksLog::open(home.path(), quick()).unwrap();
-    assert!(matches!(log.entry(4), Err(LogError::Damaged { place, .. }) if place.contains("epoch 4")));
+    assert!(
+        matches!(log.entry(4), Err(LogError::Damaged { place, .. }) if place.contains("epoch 4"))
+    );
     drop(log);
     refused(&home, full(), "epoch 4");
 }

@@ -42,7 +42,8 @@ fn a_signed_checkpoint_opens_with_its_key_only() {
 /// The published test log of Tessera: its words, its published test key, its last checkpoint.
 #[test]
 fn the_golden_log_of_tessera_is_reproduced_byte_for_byte() {
-    let words = "one two three four five six seven eit nain ten ileven twelf threeten fourten fivten";
+    let words =
+        "one two three four five six seven eit nain ten ileven twelf threeten fourten fivten";
     let leaves: Vec<Hash> = words.split(' ').map(|word| leaf_hash(word.as_bytes())).collect();
     let name = "example.com/log/testdata";
     let published = base64::decode("AeymY/SZAX0jZcJ8enZ5FY1Dz+wTML2yWSkK+9DSF3eg").unwrap();

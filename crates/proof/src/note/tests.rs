@@ -82,10 +82,7 @@ fn malformed_notes_are_refused() {
         assert_eq!(Note::parse(note.as_bytes()), Err(error), "{note:?}");
     }
     assert!(matches!(Note::parse(b"a\xff\n\n"), Err(NoteError::NotText { at: 1 })));
-    assert!(matches!(
-        Note::parse(&vec![b'a'; MAX_NOTE_BYTES + 1]),
-        Err(NoteError::TooLong { .. })
-    ));
+    assert!(matches!(Note::parse(&vec![b'a'; MAX_NOTE_BYTES + 1]), Err(NoteError::TooLong { .. })));
 }
 
 #[test]

@@ -117,13 +117,9 @@ pub(super) fn batch(
         payload.extend_from_slice(&length.to_be_bytes());
         payload.extend_from_slice(subject);
         match record {
-            Record::Key { secret, .. } => payload.extend_from_slice(&wrap(
-                &kek.cipher,
-                random,
-                "subject",
-                subject,
-                secret,
-            )?),
+            Record::Key { secret, .. } => {
+                payload.extend_from_slice(&wrap(&kek.cipher, random, "subject", subject, secret)?)
+            }
             Record::Destroyed { commitment, .. } => payload.extend_from_slice(&commitment.0),
         }
     }

@@ -105,10 +105,7 @@ fn nonces_and_keys_do_not_repeat() {
     assert_eq!(nonces.len(), 500);
     let other = Vault::ephemeral(3).unwrap();
     assert_ne!(vault.log_public_key(), other.log_public_key());
-    assert_ne!(
-        seal().key,
-        other.seal_block(topic("a"), b"", b"same".to_vec()).unwrap().key
-    );
+    assert_ne!(seal().key, other.seal_block(topic("a"), b"", b"same".to_vec()).unwrap().key);
     assert_eq!(Vault::ephemeral(2).unwrap().log_public_key(), vault.log_public_key());
 }
 
@@ -118,9 +115,8 @@ fn keys_rotate_and_old_blocks_still_open() {
     let rotation = Rotation { seals_per_key: 10, seals_per_write: 4 };
     let random = || Arc::new(SystemRandom::default());
     let vault = Vault::open_with(home.path(), random(), rotation).unwrap();
-    let mut sealed: Vec<Sealed> = (0..25)
-        .map(|_| vault.seal_block(topic("a"), b"", b"body".to_vec()).unwrap())
-        .collect();
+    let mut sealed: Vec<Sealed> =
+        (0..25).map(|_| vault.seal_block(topic("a"), b"", b"body".to_vec()).unwrap()).collect();
     let keys_of = |sealed: &[Sealed]| {
         let mut ids: Vec<_> = sealed.iter().map(|s| s.key.id).collect();
         ids.dedup();
@@ -141,7 +137,8 @@ fn keys_rotate_and_old_blocks_still_open() {
 
 #[test]
 fn many_threads_stay_within_the_allowance() {
-    let vault = Vault::ephemeral_with(4, Rotation { seals_per_key: 50, seals_per_write: 7 }).unwrap();
+    let vault =
+        Vault::ephemeral_with(4, Rotation { seals_per_key: 50, seals_per_write: 7 }).unwrap();
     let ids = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -213,7 +210,9 @@ fn every_flipped_byte_of_the_keyring_is_refused() {
         flipped[at] ^= 1 << (at % 8);
         fs::write(&path, &flipped).unwrap();
         match closed.reopen() {
-            Err(VaultError::Damaged { path: named, .. } | VaultError::Version { path: named, .. }) => {
+            Err(
+                VaultError::Damaged { path: named, .. } | VaultError::Version { path: named, .. },
+            ) => {
                 assert_eq!(named, path);
             }
             other => panic!("byte {at}: {other:?}"),
@@ -422,7 +421,10 @@ fn threads_may_ensure_the_same_subjects() {
     assert_eq!(made, 200);
     let sealed = vault.seal_value(&names[7], b"", b"x").unwrap();
     drop(vault);
-    assert_eq!(Vault::open(home.path()).unwrap().open_value(&names[7], b"", &sealed).unwrap(), b"x");
+    assert_eq!(
+        Vault::open(home.path()).unwrap().open_value(&names[7], b"", &sealed).unwrap(),
+        b"x"
+    );
 }
 
 proptest! {
