@@ -11,6 +11,7 @@ mod header;
 mod joins;
 mod keyed;
 mod literals;
+pub(crate) mod oracle_view;
 mod refusal;
 mod scalar;
 mod scope;
@@ -26,6 +27,7 @@ use crate::catalog::Topics;
 use crate::diagnostics::{Diagnostic, SourceFile};
 use crate::plan::ViewPlan;
 
+pub(crate) use aggregates::Call as OracleCall;
 pub use view::ENGINE_VERSION;
 
 #[cfg(test)]

@@ -131,9 +131,11 @@ impl Translator<'_> {
             ast::Expr::IsNotFalse(x) => self.test(x, Expr::IsNotFalse, true, span),
             ast::Expr::IsUnknown(x) => self.test(x, Expr::IsUnknown, true, span),
             ast::Expr::IsNotUnknown(x) => self.test(x, Expr::IsNotUnknown, true, span),
-            ast::Expr::IsDistinctFrom(a, b) => self.compare_two(a, Operator::IsDistinctFrom, b, span),
+            ast::Expr::IsDistinctFrom(a, b) => {
+                self.compare_two(a, Operator::IsDistinctFrom, closed(b, span)?, span)
+            }
             ast::Expr::IsNotDistinctFrom(a, b) => {
-                self.compare_two(a, Operator::IsNotDistinctFrom, b, span)
+                self.compare_two(a, Operator::IsNotDistinctFrom, closed(b, span)?, span)
             }
             ast::Expr::Between { expr, negated, low, high } => {
                 let x = self.translate(expr, span)?;
@@ -471,6 +473,33 @@ impl Translator<'_> {
     pub(super) fn scalar(&mut self, udf: Arc<ScalarUDF>, args: Vec<Typed>, span: Span) -> Checked<Typed> {
         let args = args.into_iter().map(|arg| arg.expr).collect();
         self.typed(udf.call(args), span)
+    }
+}
+
+/// The right side of IS [NOT] DISTINCT FROM. The parser lets it swallow a following AND, OR or
+/// comparison, which standard SQL does not: such a side must stand in parentheses.
+fn closed(expr: &ast::Expr, outer: Span) -> Checked<&ast::Expr> {
+    use BinaryOperator as Op;
+    let closed = match expr {
+        ast::Expr::BinaryOp { op, .. } => {
+            matches!(op, Op::Plus | Op::Minus | Op::Multiply | Op::Divide | Op::Modulo | Op::StringConcat)
+        }
+        ast::Expr::UnaryOp { op, .. } => *op != UnaryOperator::Not,
+        ast::Expr::Identifier(_)
+        | ast::Expr::CompoundIdentifier(_)
+        | ast::Expr::CompoundFieldAccess { .. }
+        | ast::Expr::Value(_)
+        | ast::Expr::TypedString(_)
+        | ast::Expr::Nested(_)
+        | ast::Expr::Function(_)
+        | ast::Expr::Cast { .. }
+        | ast::Expr::Case { .. } => true,
+        _ => false,
+    };
+    match closed {
+        true => Ok(expr),
+        false => Err(unsupported(span_of(expr, outer), "it is unclear where this side of DISTINCT FROM ends")
+            .help("put the comparison into parentheses: (a IS NOT DISTINCT FROM b) AND …")),
     }
 }
 

@@ -177,7 +177,8 @@ fn mode(statement: &Statement) -> Checked<Mode> {
     }
 }
 
-fn calls(expr: &ast::Expr) -> Vec<ast::Function> {
+/// All function calls in an expression.
+pub(crate) fn calls(expr: &ast::Expr) -> Vec<ast::Function> {
     let mut calls = Vec::new();
     let _: ControlFlow<()> = visit_expressions(expr, |expr| {
         if let ast::Expr::Function(call) = expr {
@@ -208,7 +209,7 @@ fn key_expressions(base: &Base<'_>, mode: Mode) -> Checked<Vec<(ast::Expr, Span)
 }
 
 /// `GROUP BY 1` and `GROUP BY alias` name items of the SELECT list.
-fn group_expression(expr: &ast::Expr, statement: &Statement) -> Checked<(ast::Expr, Span)> {
+pub(crate) fn group_expression(expr: &ast::Expr, statement: &Statement) -> Checked<(ast::Expr, Span)> {
     let span = span_of(expr, statement.span);
     match expr {
         ast::Expr::Value(value) => {

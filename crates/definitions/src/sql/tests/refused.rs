@@ -131,6 +131,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("CREATE VIEW v AS SELECT payment_id, «scores[1:2»] AS n FROM payments", "one element", "list[1]"),
     ("CREATE VIEW v AS SELECT payment_id, EXTRACT(CENTURY FROM «event_time») AS n FROM payments", "century", "year"),
     ("CREATE VIEW v AS SELECT payment_id, «$1» AS n FROM payments", "no parameters", "value"),
+    ("CREATE VIEW v AS SELECT card_id FROM logins WHERE ok IS NOT DISTINCT FROM «ok AND ok»", "unclear", "parentheses"),
     // Headers.
     ("-- «ownr»: me\nCREATE VIEW v AS SELECT card_id FROM logins", "unknown header", "owner"),
     ("-- ttl: «2 months»\nCREATE VIEW v AS SELECT card_id FROM logins", "no fixed length", "7 days"),
