@@ -81,8 +81,8 @@ fn cycles_are_named_once() {
     assert_eq!(
         found,
         [
-            "dataflows/b.sql:1:46 cycle views read each other: b → c → b",
-            "dataflows/s.sql:1:46 cycle view `s` reads itself",
+            "dataflows/b.sql:1:45 cycle views read each other: b → c → b",
+            "dataflows/s.sql:1:45 cycle view `s` reads itself",
         ]
     );
 }
