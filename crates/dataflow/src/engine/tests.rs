@@ -2,6 +2,7 @@
 //! once, whatever the workers, the epochs in flight and the restarts.
 
 mod kit;
+mod timing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -435,7 +436,7 @@ fn a_state_that_does_not_belong_to_the_plans_is_refused() {
     // Nothing read this view when the state was written: its rows are not there to be read.
     let read = [accounts.clone(), over_accounts(&accounts)];
     assert!(refused(&read, state.clone()).contains("`by_account`"));
-    refused(&[accounts.clone()], BTreeMap::new());
+    refused(std::slice::from_ref(&accounts), BTreeMap::new());
     let mut foreign = state;
     foreign.insert(b"\0?x".to_vec(), vec![]);
     assert!(refused(&[accounts], foreign).contains("003f78"));
