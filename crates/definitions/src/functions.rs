@@ -176,8 +176,15 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// Why a function that other engines have is not in the list, and what to write instead.
 pub fn advice(name: &str) -> Option<&'static str> {
     Some(match name {
-        "now" | "current_timestamp" | "current_date" | "current_time" | "localtimestamp"
-        | "today" | "getdate" | "transaction_timestamp" | "statement_timestamp"
+        "now"
+        | "current_timestamp"
+        | "current_date"
+        | "current_time"
+        | "localtimestamp"
+        | "today"
+        | "getdate"
+        | "transaction_timestamp"
+        | "statement_timestamp"
         | "clock_timestamp" => {
             "a feature may not read the clock: a RANGE window already moves with time; compare with event_time instead"
         }

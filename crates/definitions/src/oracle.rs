@@ -82,12 +82,15 @@ pub fn oracle(
     topics: &Topics,
     t: LogTime,
 ) -> Result<Oracle, OracleError> {
-    let mut builder = Builder { views, topics, t, ctes: Vec::new(), done: BTreeMap::new(), read: Vec::new() };
+    let mut builder =
+        Builder { views, topics, t, ctes: Vec::new(), done: BTreeMap::new(), read: Vec::new() };
     builder.view(view)?;
     let columns = builder.done.get(view).cloned().unwrap_or_default();
-    let ctes: Vec<String> = builder.ctes.iter().map(|(name, sql)| format!("{} AS (\n{sql})", quoted(name))).collect();
+    let ctes: Vec<String> =
+        builder.ctes.iter().map(|(name, sql)| format!("{} AS (\n{sql})", quoted(name))).collect();
     let names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
-    let sql = format!("WITH {}\nSELECT {} FROM {}", ctes.join(",\n"), names.join(", "), quoted(view));
+    let sql =
+        format!("WITH {}\nSELECT {} FROM {}", ctes.join(",\n"), names.join(", "), quoted(view));
     builder.read.sort();
     builder.read.dedup();
     let columns = columns.into_iter().map(|column| (column.name, column.comparison)).collect();
@@ -165,7 +168,8 @@ impl Builder<'_> {
             let columns = scope.add_topic(alias, &topic);
             let table = self.rows(&topic);
             let time = quoted(&topic.columns[topic.event_time].name);
-            scope.event_time = Some(rewrite::internal(alias, &topic.columns[topic.event_time].name));
+            scope.event_time =
+                Some(rewrite::internal(alias, &topic.columns[topic.event_time].name));
             scope.key = topic.key.iter().map(|&key| topic.columns[key].name.clone()).collect();
             format!(
                 "  SELECT {}, {time} AS \"__et\", \"__t\", \"__partition\", \"__offset\"\n  FROM {table}\n  WHERE {time} <= {}",
@@ -184,11 +188,16 @@ impl Builder<'_> {
 
     /// Events known at `t`; of a table topic, the newest row of every key that is not deleted.
     fn rows(&self, topic: &TopicSchema) -> String {
-        let known = format!("SELECT * FROM {} WHERE \"__t\" <= {}", quoted(&table_name(&topic.name)), self.t.0);
+        let known = format!(
+            "SELECT * FROM {} WHERE \"__t\" <= {}",
+            quoted(&table_name(&topic.name)),
+            self.t.0
+        );
         match topic.kind {
             TopicKind::Event => format!("({known}) AS events"),
             TopicKind::Table => {
-                let key: Vec<String> = topic.key.iter().map(|&key| quoted(&topic.columns[key].name)).collect();
+                let key: Vec<String> =
+                    topic.key.iter().map(|&key| quoted(&topic.columns[key].name)).collect();
                 format!(
                     "(SELECT * FROM (SELECT versions.*, row_number() OVER (PARTITION BY {} ORDER BY \"__t\" DESC, \"__partition\" DESC, \"__offset\" DESC) AS \"__newest\" FROM ({known}) AS versions) AS numbered WHERE \"__newest\" = 1 AND \"__op\" <> 'delete') AS current_rows",
                     key.join(", ")
@@ -197,17 +206,35 @@ impl Builder<'_> {
         }
     }
 
-    fn join(&mut self, name: &str, index: usize, clause: &Clause, scope: &mut Scope) -> Result<(), OracleError> {
-        let topic = self.topic(&clause.relation).ok_or_else(|| OracleError::Unknown(clause.relation.clone()))?;
+    fn join(
+        &mut self,
+        name: &str,
+        index: usize,
+        clause: &Clause,
+        scope: &mut Scope,
+    ) -> Result<(), OracleError> {
+        let topic = self
+            .topic(&clause.relation)
+            .ok_or_else(|| OracleError::Unknown(clause.relation.clone()))?;
         let before = scope.clone();
         let columns = scope.add_topic(&clause.alias, &topic);
         let left = quoted(&format!("{name}__{}", index - 1));
         let on = rewrite::join_condition(&clause.on, scope, &before, &clause.alias);
         let sql = if clause.as_of {
-            let versions = format!("(SELECT * FROM {} WHERE \"__t\" <= {}) AS r", quoted(&table_name(&topic.name)), self.t.0);
+            let versions = format!(
+                "(SELECT * FROM {} WHERE \"__t\" <= {}) AS r",
+                quoted(&table_name(&topic.name)),
+                self.t.0
+            );
             let kept: Vec<String> = columns
                 .iter()
-                .map(|(from, to)| format!("CASE WHEN r.\"__op\" <> 'delete' THEN r.{} END AS {}", quoted(from), quoted(to)))
+                .map(|(from, to)| {
+                    format!(
+                        "CASE WHEN r.\"__op\" <> 'delete' THEN r.{} END AS {}",
+                        quoted(from),
+                        quoted(to)
+                    )
+                })
                 .collect();
             let time = quoted(&topic.columns[topic.event_time].name);
             format!(
@@ -216,7 +243,10 @@ impl Builder<'_> {
             )
         } else {
             let rows = self.rows(&topic).replace(" AS current_rows", " AS r");
-            format!("  SELECT l.*, {}\n  FROM {left} AS l LEFT JOIN {rows} ON {on}", select(&columns, "r."))
+            format!(
+                "  SELECT l.*, {}\n  FROM {left} AS l LEFT JOIN {rows} ON {on}",
+                select(&columns, "r.")
+            )
         };
         self.cte(format!("{name}__{index}"), sql);
         Ok(())
@@ -227,7 +257,11 @@ impl Builder<'_> {
         let mut columns = Vec::new();
         for (column, expr) in &view.items {
             items.push(format!("{} AS {}", rewrite::row(expr, scope), quoted(column)));
-            columns.push(Known { name: column.clone(), column_type: None, comparison: rewrite::comparison(expr, scope) });
+            columns.push(Known {
+                name: column.clone(),
+                column_type: None,
+                comparison: rewrite::comparison(expr, scope),
+            });
         }
         let mut sql = format!("  SELECT {}\n  FROM {}", items.join(",\n    "), quoted(joined));
         if let Some(selection) = &view.selection {
@@ -239,10 +273,15 @@ impl Builder<'_> {
 
     fn keyed(&mut self, name: &str, joined: &str, view: &Parsed, scope: &Scope) -> Vec<Known> {
         let keys: Vec<ast::Expr> = view.keys(&scope.key, &view.source.1);
-        let numbered: Vec<String> = (0..keys.len()).map(|position| quoted(&format!("__k{position}"))).collect();
+        let numbered: Vec<String> =
+            (0..keys.len()).map(|position| quoted(&format!("__k{position}"))).collect();
         let mut sql = String::from("  SELECT filtered.*");
         if !scope.over_view {
-            let _ = write!(sql, ", row_number() OVER (PARTITION BY {} ORDER BY {NEWEST}) AS \"__rank\"", numbered.join(", "));
+            let _ = write!(
+                sql,
+                ", row_number() OVER (PARTITION BY {} ORDER BY {NEWEST}) AS \"__rank\"",
+                numbered.join(", ")
+            );
         }
         let _ = write!(sql, "\n  FROM (SELECT joined.*");
         for (key, column) in keys.iter().zip(&numbered) {
@@ -264,17 +303,25 @@ impl Builder<'_> {
             })
             .collect();
         let having = view.having.as_ref().map(|having| calls.finish(having, &keys, view).0);
-        let results: String = calls.results().iter().enumerate().fold(String::new(), |mut text, (position, call)| {
-            let _ = write!(text, ",\n    {call} AS \"__a{position}\"");
-            text
-        });
+        let results: String =
+            calls.results().iter().enumerate().fold(String::new(), |mut text, (position, call)| {
+                let _ = write!(text, ",\n    {call} AS \"__a{position}\"");
+                text
+            });
         let group = numbered.join(", ");
         self.cte(
             format!("{name}__groups"),
-            format!("  SELECT {group}{results}\n  FROM {} GROUP BY {group}", quoted(&format!("{name}__rows"))),
+            format!(
+                "  SELECT {group}{results}\n  FROM {} GROUP BY {group}",
+                quoted(&format!("{name}__rows"))
+            ),
         );
         self.finish(name, &numbered, &items, having.as_deref(), scope.over_view);
-        let known = |(name, _, comparison): (String, String, Comparison)| Known { name, column_type: None, comparison };
+        let known = |(name, _, comparison): (String, String, Comparison)| Known {
+            name,
+            column_type: None,
+            comparison,
+        };
         items.into_iter().map(known).collect()
     }
 
@@ -286,10 +333,16 @@ impl Builder<'_> {
         having: Option<&str>,
         over_view: bool,
     ) {
-        let columns: Vec<String> = items.iter().map(|(column, sql, _)| format!("{sql} AS {}", quoted(column))).collect();
-        let mut sql = format!("  SELECT {}\n  FROM {} AS g", columns.join(",\n    "), quoted(&format!("{name}__groups")));
+        let columns: Vec<String> =
+            items.iter().map(|(column, sql, _)| format!("{sql} AS {}", quoted(column))).collect();
+        let mut sql = format!(
+            "  SELECT {}\n  FROM {} AS g",
+            columns.join(",\n    "),
+            quoted(&format!("{name}__groups"))
+        );
         if !over_view {
-            let on: Vec<String> = keys.iter().map(|key| format!("(g.{key} IS NOT DISTINCT FROM e.{key})")).collect();
+            let on: Vec<String> =
+                keys.iter().map(|key| format!("(g.{key} IS NOT DISTINCT FROM e.{key})")).collect();
             let _ = write!(
                 sql,
                 "\n  JOIN (SELECT * FROM {} WHERE \"__rank\" = 1) AS e ON {}",
@@ -305,8 +358,10 @@ impl Builder<'_> {
 }
 
 fn select(columns: &[(String, String)], prefix: &str) -> String {
-    let columns: Vec<String> =
-        columns.iter().map(|(from, to)| format!("{prefix}{} AS {}", quoted(from), quoted(to))).collect();
+    let columns: Vec<String> = columns
+        .iter()
+        .map(|(from, to)| format!("{prefix}{} AS {}", quoted(from), quoted(to)))
+        .collect();
     columns.join(", ")
 }
 
@@ -338,7 +393,8 @@ fn civil(days: i128) -> (i128, i128, i128) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;

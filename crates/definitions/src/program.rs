@@ -53,7 +53,9 @@ pub struct Evaluated {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProgramError {
     /// Wrong number of columns.
-    #[error("the batch has {found} columns and the program reads {expected}: pass the rows that the plan describes")]
+    #[error(
+        "the batch has {found} columns and the program reads {expected}: pass the rows that the plan describes"
+    )]
     Width {
         /// Columns of the program's input.
         expected: usize,
@@ -61,7 +63,9 @@ pub enum ProgramError {
         found: usize,
     },
     /// A column of another type.
-    #[error("column {index} (`{name}`) of the batch is {found} and the program reads {expected}: pass the rows that the plan describes")]
+    #[error(
+        "column {index} (`{name}`) of the batch is {found} and the program reads {expected}: pass the rows that the plan describes"
+    )]
     Type {
         /// Index of the column.
         index: usize,
@@ -73,7 +77,9 @@ pub enum ProgramError {
         found: String,
     },
     /// An error mask that does not belong to the batch.
-    #[error("the error mask has {found} entries where the batch has {expected}: pass one entry per column, each as long as the batch")]
+    #[error(
+        "the error mask has {found} entries where the batch has {expected}: pass one entry per column, each as long as the batch"
+    )]
     Mask {
         /// Columns or rows of the batch.
         expected: usize,
@@ -175,7 +181,8 @@ impl Program {
         if batch.num_columns() != expected {
             return Err(ProgramError::Width { expected, found: batch.num_columns() });
         }
-        for (index, (field, column)) in self.input.fields().iter().zip(batch.columns()).enumerate() {
+        for (index, (field, column)) in self.input.fields().iter().zip(batch.columns()).enumerate()
+        {
             if !same_carrier(field.data_type(), column.data_type()) {
                 return Err(ProgramError::Type {
                     index,
@@ -256,7 +263,8 @@ fn halve(
     let rows = batch.num_rows();
     if let Some(column) = attempt(expression, batch, carrier) {
         let (column, failed) = check_decimals(column);
-        let failed = failed.unwrap_or_else(|| BooleanArray::new(BooleanBuffer::new_unset(rows), None));
+        let failed =
+            failed.unwrap_or_else(|| BooleanArray::new(BooleanBuffer::new_unset(rows), None));
         pieces.push((column, failed));
     } else if rows <= 1 {
         pieces.push((new_null_array(carrier, rows), all(rows)));
@@ -277,7 +285,8 @@ fn attempt(
     batch: &RecordBatch,
     carrier: &DataType,
 ) -> Option<ArrayRef> {
-    let evaluate = || expression.evaluate(batch).and_then(|value| value.into_array(batch.num_rows()));
+    let evaluate =
+        || expression.evaluate(batch).and_then(|value| value.into_array(batch.num_rows()));
     let column = catch_unwind(AssertUnwindSafe(evaluate)).ok()?.ok()?;
     if column.data_type() == carrier {
         return Some(column);
@@ -299,7 +308,8 @@ fn check_decimals(column: ArrayRef) -> (ArrayRef, Option<BooleanArray>) {
     }
     let bad = |row: usize| {
         values.is_valid(row)
-            && Decimal128Type::validate_decimal_precision(values.value(row), precision, scale).is_err()
+            && Decimal128Type::validate_decimal_precision(values.value(row), precision, scale)
+                .is_err()
     };
     let failed = BooleanArray::new(BooleanBuffer::collect_bool(values.len(), bad), None);
     (column, Some(failed))

@@ -103,7 +103,12 @@ pub fn report(plan: &ViewPlan) -> ViewReport {
             Source::View(view) => view.name.clone(),
         },
         joins: plan.joins.iter().map(|join| join.table.name.clone()).collect(),
-        key: plan.output_key.iter().filter_map(|&index| plan.output.get(index)).map(|c| c.name.clone()).collect(),
+        key: plan
+            .output_key
+            .iter()
+            .filter_map(|&index| plan.output.get(index))
+            .map(|c| c.name.clone())
+            .collect(),
         retractable_input: retractable,
         features,
         bytes_per_key,
@@ -131,7 +136,9 @@ fn frame_text(frame: Frame) -> String {
         Frame::Lifetime => "lifetime".to_owned(),
         Frame::Rows { preceding } => format!("latest {} events", u128::from(preceding) + 1),
         Frame::Range { preceding_us, hop_us: 1 } => format!("{} exact", duration(preceding_us)),
-        Frame::Range { preceding_us, hop_us } => format!("{} by {}", duration(preceding_us), duration(hop_us)),
+        Frame::Range { preceding_us, hop_us } => {
+            format!("{} by {}", duration(preceding_us), duration(hop_us))
+        }
     }
 }
 
@@ -145,7 +152,10 @@ fn duration(us: u64) -> String {
         (1_000, "millisecond"),
         (1, "microsecond"),
     ];
-    let (unit, name) = UNITS.into_iter().find(|(unit, _)| us >= *unit && us.is_multiple_of(*unit)).unwrap_or((1, "microsecond"));
+    let (unit, name) = UNITS
+        .into_iter()
+        .find(|(unit, _)| us >= *unit && us.is_multiple_of(*unit))
+        .unwrap_or((1, "microsecond"));
     let count = us / unit;
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
@@ -153,10 +163,19 @@ fn duration(us: u64) -> String {
 fn bound(calls: &[&AggregateCall], retractable: bool) -> StateBound {
     let bounds: Vec<StateBound> = calls.iter().map(|call| call_bound(call, retractable)).collect();
     match bounds.as_slice() {
-        [] => StateBound { formula: "the latest event".to_owned(), entries: Some(1), bytes: Some(0), bounded_by_time: false },
+        [] => StateBound {
+            formula: "the latest event".to_owned(),
+            entries: Some(1),
+            bytes: Some(0),
+            bounded_by_time: false,
+        },
         [one] => one.clone(),
         several => StateBound {
-            formula: several.iter().map(|bound| bound.formula.as_str()).collect::<Vec<_>>().join(" + "),
+            formula: several
+                .iter()
+                .map(|bound| bound.formula.as_str())
+                .collect::<Vec<_>>()
+                .join(" + "),
             entries: several.iter().map(|bound| bound.entries).sum(),
             bytes: several.iter().map(|bound| bound.bytes).sum(),
             bounded_by_time: several.iter().all(|bound| bound.bounded_by_time),
@@ -172,15 +191,25 @@ fn call_bound(call: &AggregateCall, retractable: bool) -> StateBound {
         bytes: Some(entries.saturating_mul(bytes)),
         bounded_by_time: time,
     };
-    let growing = |formula: String, time: bool| StateBound { formula, entries: None, bytes: None, bounded_by_time: time };
+    let growing = |formula: String, time: bool| StateBound {
+        formula,
+        entries: None,
+        bytes: None,
+        bounded_by_time: time,
+    };
     match call.frame {
         Frame::Rows { preceding } => fixed(preceding.saturating_add(1), "events", false),
         Frame::Range { preceding_us, hop_us: 1 } => {
             growing(format!("events in {} × {bytes} B", duration(preceding_us)), true)
         }
-        Frame::Range { preceding_us, hop_us } if per_value => {
-            growing(format!("values in {} × {bytes} B, {} tiles", duration(preceding_us), tiles(preceding_us, hop_us)), true)
-        }
+        Frame::Range { preceding_us, hop_us } if per_value => growing(
+            format!(
+                "values in {} × {bytes} B, {} tiles",
+                duration(preceding_us),
+                tiles(preceding_us, hop_us)
+            ),
+            true,
+        ),
         Frame::Range { preceding_us, hop_us } => fixed(tiles(preceding_us, hop_us), "tiles", true),
         Frame::Lifetime if per_value => growing(format!("values ever × {bytes} B"), false),
         Frame::Lifetime => fixed(1, "total", false),
@@ -194,8 +223,8 @@ fn tiles(preceding_us: u64, hop_us: u64) -> u64 {
 
 /// Estimated bytes of one accumulator, and whether it grows with the number of distinct values.
 fn accumulator(call: &AggregateCall, retractable: bool) -> (u64, bool) {
-    use falaj_event::ColumnType as T;
     use AggregateFunction as F;
+    use falaj_event::ColumnType as T;
     let float = matches!(call.input_type, T::Float32 | T::Float64);
     let value: u64 = match call.input_type {
         T::Bool | T::Int8 | T::UInt8 => 1,

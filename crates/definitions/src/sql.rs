@@ -10,6 +10,7 @@ mod frames;
 mod header;
 mod joins;
 mod keyed;
+mod keys;
 mod literals;
 pub(crate) mod oracle_view;
 mod refusal;
@@ -45,10 +46,12 @@ pub fn plan_view(
     views: &BTreeMap<String, Arc<ViewPlan>>,
 ) -> Result<ViewPlan, Vec<Diagnostic>> {
     let world = view::World { topics, views };
-    statement::parse(text).and_then(|statement| view::plan(&statement, &world)).map_err(|refusals| {
-        let source = SourceFile::new(file, text);
-        refusals.into_iter().map(|refusal| refusal.into_diagnostic(&source)).collect()
-    })
+    statement::parse(text).and_then(|statement| view::plan(&statement, &world)).map_err(
+        |refusals| {
+            let source = SourceFile::new(file, text);
+            refusals.into_iter().map(|refusal| refusal.into_diagnostic(&source)).collect()
+        },
+    )
 }
 
 /// The name of the view that `text` defines; `None` when it does not parse.

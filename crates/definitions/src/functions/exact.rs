@@ -85,7 +85,8 @@ impl ScalarUDFImpl for ExactFunction {
             Kind::Canonical => first.is_floating(),
             Kind::Epoch => matches!(
                 first,
-                DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Duration(TimeUnit::Microsecond)
+                DataType::Timestamp(TimeUnit::Microsecond, _)
+                    | DataType::Duration(TimeUnit::Microsecond)
             ),
             Kind::Negate => first.is_numeric() && !first.is_unsigned_integer(),
             _ => first.is_numeric(),
@@ -113,7 +114,9 @@ impl ScalarUDFImpl for ExactFunction {
             Some(Some(ScalarValue::Int64(Some(digits)))) if (0..=18).contains(digits) => {
                 i8::try_from(*digits).unwrap_or(0)
             }
-            Some(_) => return plan_err!("the digits of {} must be a constant from 0 to 18", self.name),
+            Some(_) => {
+                return plan_err!("the digits of {} must be a constant from 0 to 18", self.name);
+            }
         };
         let data_type = match (self.kind, field.data_type()) {
             (Kind::Negate | Kind::Canonical, other) => other.clone(),
@@ -121,7 +124,8 @@ impl ScalarUDFImpl for ExactFunction {
             (_, DataType::Decimal128(precision, scale)) => {
                 let kept = digits.min(*scale).max(0);
                 let whole = i16::from(*precision) - i16::from(*scale);
-                let precision = u8::try_from((whole + i16::from(kept) + 1).clamp(1, 38)).unwrap_or(38);
+                let precision =
+                    u8::try_from((whole + i16::from(kept) + 1).clamp(1, 38)).unwrap_or(38);
                 DataType::Decimal128(precision, kept)
             }
             (_, other) => other.clone(),
@@ -178,7 +182,13 @@ fn float(kind: Kind, x: f64, digits: i64) -> f64 {
         Kind::Floor => libm::floor,
         Kind::Ceil => libm::ceil,
         Kind::Canonical | Kind::Negate | Kind::Epoch => {
-            return if x.is_nan() { f64::NAN } else if x == 0.0 { 0.0 } else { x };
+            return if x.is_nan() {
+                f64::NAN
+            } else if x == 0.0 {
+                0.0
+            } else {
+                x
+            };
         }
     };
     let power = usize::try_from(digits).ok().and_then(|digits| POWERS.get(digits)).copied();

@@ -111,11 +111,11 @@ impl ScalarUDFImpl for LibmFunction {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let result: Float64Array = match (self.kernel, arrays.as_slice()) {
             (Kernel::Unary(f), [x]) => x.as_primitive::<Float64Type>().unary(|x| canonical(f(x))),
-            (Kernel::Binary(f), [x, y]) => binary(
-                x.as_primitive::<Float64Type>(),
-                y.as_primitive::<Float64Type>(),
-                |x, y| canonical(f(x, y)),
-            )?,
+            (Kernel::Binary(f), [x, y]) => {
+                binary(x.as_primitive::<Float64Type>(), y.as_primitive::<Float64Type>(), |x, y| {
+                    canonical(f(x, y))
+                })?
+            }
             _ => return exec_err!("{} has another number of arguments", self.name),
         };
         Ok(ColumnarValue::Array(Arc::new(result)))

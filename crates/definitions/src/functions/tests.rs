@@ -7,7 +7,8 @@ use super::*;
 #[test]
 fn every_listed_function_exists_and_is_immutable() {
     for (name, implementation, ..) in LIBRARY {
-        let function = find(name).unwrap_or_else(|| panic!("{name}: no implementation {implementation}"));
+        let function =
+            find(name).unwrap_or_else(|| panic!("{name}: no implementation {implementation}"));
         assert_eq!(function.udf.signature().volatility, Volatility::Immutable, "{name}");
         assert!(function.fewest <= function.most, "{name}");
     }
@@ -16,7 +17,16 @@ fn every_listed_function_exists_and_is_immutable() {
 
 #[test]
 fn nothing_that_reads_the_world_is_listed() {
-    for name in ["now", "random", "uuid", "current_date", "current_timestamp", "version", "to_timestamp", "repeat"] {
+    for name in [
+        "now",
+        "random",
+        "uuid",
+        "current_date",
+        "current_timestamp",
+        "version",
+        "to_timestamp",
+        "repeat",
+    ] {
         assert!(find(name).is_none(), "{name}");
     }
     assert!(advice("now").is_some());
@@ -32,9 +42,9 @@ fn near_names_are_found() {
 /// Bits of libm 0.2.16. A change here changes features: grow [`FUNCTION_SET_VERSION`].
 #[test]
 fn transcendental_bits_are_golden() {
-    let found = super::libm::golden().into_iter().map(|(name, x, bits)| {
-        (bits, super::libm::evaluate(name, x).to_bits(), name, x)
-    });
+    let found = super::libm::golden()
+        .into_iter()
+        .map(|(name, x, bits)| (bits, super::libm::evaluate(name, x).to_bits(), name, x));
     let wrong: Vec<String> = found
         .filter(|(expected, found, ..)| expected != found)
         .map(|(_, found, name, x)| format!("(\"{name}\", {x:?}, 0x{found:016x}),"))

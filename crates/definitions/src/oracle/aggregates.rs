@@ -38,7 +38,12 @@ impl<'a> Calls<'a> {
 
     /// An expression of the SELECT list or HAVING over key columns (`g.__k0`), results (`g.__a0`)
     /// and the key's latest event (`e`).
-    pub fn finish(&mut self, expr: &ast::Expr, keys: &[ast::Expr], view: &Parsed) -> (String, Comparison) {
+    pub fn finish(
+        &mut self,
+        expr: &ast::Expr,
+        keys: &[ast::Expr],
+        view: &Parsed,
+    ) -> (String, Comparison) {
         let mut comparison = Comparison::Exact;
         let mut expr = expr.clone();
         self.replace_calls(&mut expr, view, &mut comparison);
@@ -49,8 +54,12 @@ impl<'a> Calls<'a> {
                 *node = match key_columns.iter().position(|key| key.as_ref() == Some(&name)) {
                     Some(position) => result("__k", position),
                     None => {
-                        comparison = rewrite::worse(comparison, rewrite::comparison(node, self.scope));
-                        ast::Expr::CompoundIdentifier(vec![Ident::new("e"), Ident::with_quote('"', name)])
+                        comparison =
+                            rewrite::worse(comparison, rewrite::comparison(node, self.scope));
+                        ast::Expr::CompoundIdentifier(vec![
+                            Ident::new("e"),
+                            Ident::with_quote('"', name),
+                        ])
                     }
                 };
             } else if let ast::Expr::Function(_) = node {
@@ -75,7 +84,11 @@ impl<'a> Calls<'a> {
             {
                 let (sql, kind) = self.call(&read, frame);
                 *comparison = rewrite::worse(*comparison, kind);
-                let position = self.results.iter().position(|known| *known == sql).unwrap_or(self.results.len());
+                let position = self
+                    .results
+                    .iter()
+                    .position(|known| *known == sql)
+                    .unwrap_or(self.results.len());
                 if position == self.results.len() {
                     self.results.push(sql);
                 }
@@ -88,15 +101,24 @@ impl<'a> Calls<'a> {
 
     fn call(&self, call: &crate::sql::OracleCall<'_>, frame: Frame) -> (String, Comparison) {
         use AggregateFunction as F;
-        let argument = call.argument.map(|argument| rewrite::row(argument, self.scope)).unwrap_or_default();
+        let argument =
+            call.argument.map(|argument| rewrite::row(argument, self.scope)).unwrap_or_default();
         let when = self.condition(call, frame, &argument);
-        let filter = if when.is_empty() { String::new() } else { format!(" FILTER (WHERE {})", when.join(" AND ")) };
-        let float = Comparison::Numeric(TOLERANCE);
-        let summed = match call.argument.is_some_and(|argument| rewrite::sums_exactly(argument, self.scope)) {
-            true => Comparison::Exact,
-            false => float,
+        let filter = if when.is_empty() {
+            String::new()
+        } else {
+            format!(" FILTER (WHERE {})", when.join(" AND "))
         };
-        let inner = call.argument.map_or(Comparison::Exact, |argument| rewrite::comparison(argument, self.scope));
+        let float = Comparison::Numeric(TOLERANCE);
+        let summed =
+            match call.argument.is_some_and(|argument| rewrite::sums_exactly(argument, self.scope))
+            {
+                true => Comparison::Exact,
+                false => float,
+            };
+        let inner = call
+            .argument
+            .map_or(Comparison::Exact, |argument| rewrite::comparison(argument, self.scope));
         let plain = |name: &str| format!("{name}({argument}){filter}");
         let (sql, kind) = match call.function {
             F::CountRows => (format!("count(*){filter}"), Comparison::Exact),
@@ -106,14 +128,34 @@ impl<'a> Calls<'a> {
             F::Avg => (format!("avg(CAST({argument} AS DOUBLE)){filter}"), float),
             F::Min => (plain("min"), Comparison::Exact),
             F::Max => (plain("max"), Comparison::Exact),
-            F::Variance { sample: true } => (format!("var_samp(CAST({argument} AS DOUBLE)){filter}"), float),
-            F::Variance { sample: false } => (format!("var_pop(CAST({argument} AS DOUBLE)){filter}"), float),
-            F::Stddev { sample: true } => (format!("stddev_samp(CAST({argument} AS DOUBLE)){filter}"), float),
-            F::Stddev { sample: false } => (format!("stddev_pop(CAST({argument} AS DOUBLE)){filter}"), float),
-            F::First => (format!("(array_agg({argument} ORDER BY \"__rank\" DESC){filter})[1]"), Comparison::Exact),
-            F::Last => (format!("(array_agg({argument} ORDER BY \"__rank\" ASC){filter})[1]"), Comparison::Exact),
-            F::LastN(n) => (format!("(array_agg({argument} ORDER BY \"__rank\" ASC){filter})[1:{n}]"), Comparison::Exact),
-            F::TopN(n) => (format!("(array_agg({argument} ORDER BY {argument} DESC){filter})[1:{n}]"), Comparison::Exact),
+            F::Variance { sample: true } => {
+                (format!("var_samp(CAST({argument} AS DOUBLE)){filter}"), float)
+            }
+            F::Variance { sample: false } => {
+                (format!("var_pop(CAST({argument} AS DOUBLE)){filter}"), float)
+            }
+            F::Stddev { sample: true } => {
+                (format!("stddev_samp(CAST({argument} AS DOUBLE)){filter}"), float)
+            }
+            F::Stddev { sample: false } => {
+                (format!("stddev_pop(CAST({argument} AS DOUBLE)){filter}"), float)
+            }
+            F::First => (
+                format!("(array_agg({argument} ORDER BY \"__rank\" DESC){filter})[1]"),
+                Comparison::Exact,
+            ),
+            F::Last => (
+                format!("(array_agg({argument} ORDER BY \"__rank\" ASC){filter})[1]"),
+                Comparison::Exact,
+            ),
+            F::LastN(n) => (
+                format!("(array_agg({argument} ORDER BY \"__rank\" ASC){filter})[1:{n}]"),
+                Comparison::Exact,
+            ),
+            F::TopN(n) => (
+                format!("(array_agg({argument} ORDER BY {argument} DESC){filter})[1:{n}]"),
+                Comparison::Exact,
+            ),
             F::ApproxDistinct => (format!("count(DISTINCT {argument}){filter}"), Comparison::Skip),
             F::ApproxQuantile(_) => ("CAST(NULL AS DOUBLE)".to_owned(), Comparison::Skip),
             F::BoolAnd => (plain("bool_and"), Comparison::Exact),
@@ -123,12 +165,19 @@ impl<'a> Calls<'a> {
     }
 
     /// Conditions on the rows that a call counts.
-    fn condition(&self, call: &crate::sql::OracleCall<'_>, frame: Frame, argument: &str) -> Vec<String> {
+    fn condition(
+        &self,
+        call: &crate::sql::OracleCall<'_>,
+        frame: Frame,
+        argument: &str,
+    ) -> Vec<String> {
         use AggregateFunction as F;
         let mut when = Vec::new();
         match frame {
             Frame::Lifetime => {}
-            Frame::Rows { preceding } => when.push(format!("\"__rank\" <= {}", u128::from(preceding) + 1)),
+            Frame::Rows { preceding } => {
+                when.push(format!("\"__rank\" <= {}", u128::from(preceding) + 1))
+            }
             Frame::Range { preceding_us, hop_us } => {
                 let window = Window { preceding_us, hop_us };
                 let start = window_start(self.t, window);
@@ -162,5 +211,8 @@ impl VisitorMut for WholeKeys<'_> {
 }
 
 fn result(prefix: &str, position: usize) -> ast::Expr {
-    ast::Expr::CompoundIdentifier(vec![Ident::new("g"), Ident::with_quote('"', format!("{prefix}{position}"))])
+    ast::Expr::CompoundIdentifier(vec![
+        Ident::new("g"),
+        Ident::with_quote('"', format!("{prefix}{position}")),
+    ])
 }

@@ -45,7 +45,9 @@ impl Scope {
     fn find(&self, path: &[Ident]) -> Option<&(String, Known)> {
         let (relation, name) = match path {
             [name] => (None, fold(name)),
-            [relation @ .., name] => (Some(relation.iter().map(fold).collect::<Vec<_>>().join(".")), fold(name)),
+            [relation @ .., name] => {
+                (Some(relation.iter().map(fold).collect::<Vec<_>>().join(".")), fold(name))
+            }
             [] => return None,
         };
         self.columns.iter().find(|(alias, known)| {
@@ -150,16 +152,24 @@ pub(super) fn sums_exactly(expr: &ast::Expr, scope: &Scope) -> bool {
     let mut exact = true;
     let _: ControlFlow<()> = visit_expressions(expr, |node| {
         let fits = match node {
-            ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) => match scope.named(node) {
-                Some((_, known)) => !matches!(known.column_type, None | Some(ColumnType::Float32 | ColumnType::Float64)),
-                None => false,
-            },
+            ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) => {
+                match scope.named(node) {
+                    Some((_, known)) => !matches!(
+                        known.column_type,
+                        None | Some(ColumnType::Float32 | ColumnType::Float64)
+                    ),
+                    None => false,
+                }
+            }
             ast::Expr::Cast { data_type, .. } => {
                 let name = data_type.to_string().to_uppercase();
                 !["DOUBLE", "REAL", "FLOAT"].iter().any(|float| name.starts_with(float))
             }
             ast::Expr::Function(_) | ast::Expr::Extract { .. } => false,
-            ast::Expr::Value(value) => !value.value.to_string().contains(['e', 'E']) || value.value.to_string().starts_with('\''),
+            ast::Expr::Value(value) => {
+                !value.value.to_string().contains(['e', 'E'])
+                    || value.value.to_string().starts_with('\'')
+            }
             _ => true,
         };
         exact &= fits;

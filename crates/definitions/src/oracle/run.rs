@@ -15,8 +15,12 @@ use super::{OracleError, table_name};
 ///
 /// # Errors
 /// When DataFusion refuses the SQL or fails on a row.
-pub async fn run(sql: &str, tables: &[(&str, RecordBatch)]) -> Result<Vec<RecordBatch>, OracleError> {
-    let failed = |error: datafusion::error::DataFusionError| OracleError::Engine(error.strip_backtrace());
+pub async fn run(
+    sql: &str,
+    tables: &[(&str, RecordBatch)],
+) -> Result<Vec<RecordBatch>, OracleError> {
+    let failed =
+        |error: datafusion::error::DataFusionError| OracleError::Engine(error.strip_backtrace());
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().sql_parser.parse_float_as_decimal = true;
     let context = SessionContext::new_with_config(config);

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array,
+    RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::array_value_to_string;
@@ -30,7 +30,9 @@ const PAYMENTS: &[Payment] = &[
 ];
 
 /// (event time, T, offset, merchant, category, risk, op)
-const MERCHANTS: &[(f64, f64, i64, &str, Option<&str>, f64, &str)] = &[
+type Merchant = (f64, f64, i64, &'static str, Option<&'static str>, f64, &'static str);
+
+const MERCHANTS: &[Merchant] = &[
     (-1.0, -1.0, 0, "m1", Some("food"), 0.1, "upsert"),
     (-1.0, -1.0, 1, "m2", Some("fuel"), 0.2, "upsert"),
     (0.7, 0.7, 2, "m1", Some("gold"), 0.9, "upsert"),
@@ -53,7 +55,10 @@ fn export(topic: &str, columns: Vec<(&str, ArrayRef)>, log: Vec<(f64, i64, &str)
     let mut fields = Vec::new();
     let mut arrays: Vec<ArrayRef> = Vec::new();
     for column in &schema.columns {
-        let given = columns.iter().find(|(name, _)| *name == column.name).map(|(_, array)| Arc::clone(array));
+        let given = columns
+            .iter()
+            .find(|(name, _)| *name == column.name)
+            .map(|(_, array)| Arc::clone(array));
         let data_type = if column.pii { DataType::Binary } else { column.column_type.to_arrow() };
         arrays.push(given.unwrap_or_else(|| new_null_array(&data_type, rows)));
         fields.push(Field::new(&column.name, data_type, true));
@@ -62,16 +67,25 @@ fn export(topic: &str, columns: Vec<(&str, ArrayRef)>, log: Vec<(f64, i64, &str)
     arrays.push(Arc::new(Int64Array::from(vec![0; rows])));
     arrays.push(Arc::new(log.iter().map(|(_, offset, _)| Some(*offset)).collect::<Int64Array>()));
     arrays.push(Arc::new(log.iter().map(|(.., op)| Some(*op)).collect::<StringArray>()));
-    for (name, data_type) in [("__t", DataType::Int64), ("__partition", DataType::Int64), ("__offset", DataType::Int64), ("__op", DataType::Utf8)] {
+    for (name, data_type) in [
+        ("__t", DataType::Int64),
+        ("__partition", DataType::Int64),
+        ("__offset", DataType::Int64),
+        ("__op", DataType::Utf8),
+    ] {
         fields.push(Field::new(name, data_type, true));
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap()
 }
 
 fn payments() -> RecordBatch {
-    let text = |f: fn(&Payment) -> &'static str| -> ArrayRef { Arc::new(PAYMENTS.iter().map(|p| Some(f(p))).collect::<StringArray>()) };
+    let text = |f: fn(&Payment) -> &'static str| -> ArrayRef {
+        Arc::new(PAYMENTS.iter().map(|p| Some(f(p))).collect::<StringArray>())
+    };
     let ids: Vec<String> = (0..PAYMENTS.len()).map(|i| format!("p{i}")).collect();
-    let amounts = Decimal128Array::from_iter_values(PAYMENTS.iter().map(|p| p.5)).with_precision_and_scale(12, 2).unwrap();
+    let amounts = Decimal128Array::from_iter_values(PAYMENTS.iter().map(|p| p.5))
+        .with_precision_and_scale(12, 2)
+        .unwrap();
     export(
         "payments",
         vec![
@@ -81,8 +95,14 @@ fn payments() -> RecordBatch {
             ("merchant_id", text(|p| p.4)),
             ("amount", Arc::new(amounts)),
             ("fee", Arc::new(PAYMENTS.iter().map(|p| p.6).collect::<Float64Array>())),
-            ("quantity", Arc::new(PAYMENTS.iter().map(|p| i32::try_from(p.2).ok()).collect::<Int32Array>())),
-            ("approved", Arc::new(PAYMENTS.iter().map(|p| Some(p.5 > 600)).collect::<BooleanArray>())),
+            (
+                "quantity",
+                Arc::new(PAYMENTS.iter().map(|p| i32::try_from(p.2).ok()).collect::<Int32Array>()),
+            ),
+            (
+                "approved",
+                Arc::new(PAYMENTS.iter().map(|p| Some(p.5 > 600)).collect::<BooleanArray>()),
+            ),
         ],
         PAYMENTS.iter().map(|p| (p.1, p.2, "insert")).collect(),
     )
@@ -103,17 +123,28 @@ fn merchants() -> RecordBatch {
 
 /// The oracle's rows at `hours`, printed and sorted.
 fn rows(sql: &str, hours: f64) -> Vec<String> {
-    let views = BTreeMap::from([("v".to_owned(), sql.to_owned()), ("card_hourly".to_owned(), CARD_HOURLY.to_owned())]);
+    let views = BTreeMap::from([
+        ("v".to_owned(), sql.to_owned()),
+        ("card_hourly".to_owned(), CARD_HOURLY.to_owned()),
+    ]);
     crate::sql::tests::planned(sql);
     let made = oracle("v", &views, &topics(), LogTime(u64::try_from(at(hours)).unwrap())).unwrap();
     let tables = [("payments", payments()), ("merchants", merchants())];
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let batches = runtime.block_on(run::run(&made.sql, &tables)).unwrap_or_else(|error| panic!("{error}\n{}", made.sql));
+    let batches = runtime
+        .block_on(run::run(&made.sql, &tables))
+        .unwrap_or_else(|error| panic!("{error}\n{}", made.sql));
     let mut rows = Vec::new();
     for batch in &batches {
         assert_eq!(batch.num_columns(), made.columns.len());
         for row in 0..batch.num_rows() {
-            let cell = |column: &ArrayRef| if column.is_null(row) { "-".to_owned() } else { array_value_to_string(column, row).unwrap() };
+            let cell = |column: &ArrayRef| {
+                if column.is_null(row) {
+                    "-".to_owned()
+                } else {
+                    array_value_to_string(column, row).unwrap()
+                }
+            };
             rows.push(batch.columns().iter().map(cell).collect::<Vec<_>>().join(" "));
         }
     }
@@ -124,7 +155,11 @@ fn rows(sql: &str, hours: f64) -> Vec<String> {
 #[test]
 fn windows_hold_what_is_known_and_young_enough() {
     let sql = "CREATE VIEW v AS SELECT card_id, count(*) OVER w AS n, sum(amount) OVER w AS s, max(fee) OVER w AS f FROM payments WINDOW w AS (PARTITION BY card_id ORDER BY event_time RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW)";
-    assert_eq!(rows(sql, 1.0), ["a 2 30.00 1.0", "b 1 5.00 2.5"], "left edge included, the late event not known yet");
+    assert_eq!(
+        rows(sql, 1.0),
+        ["a 2 30.00 1.0", "b 1 5.00 2.5"],
+        "left edge included, the late event not known yet"
+    );
     assert_eq!(rows(sql, 1.25), ["a 2 60.00 0.5", "b 1 5.00 2.5"]);
     assert_eq!(rows(sql, 1.5), ["a 4 68.00 4.0", "b 1 5.00 2.5"], "the late event joins");
     assert_eq!(rows(sql, 4.0), ["a 0 - -", "b 0 - -"], "keys stay when their windows are empty");
@@ -158,7 +193,9 @@ fn left_joins_are_reactive_and_asof_joins_are_not() {
     assert_eq!(rows(left, 0.6), ["a - 2"]);
     assert_eq!(rows(left, 0.8), ["a 10.00 2"], "the past is gold too");
     assert_eq!(rows(left, 1.2), ["a 50.00 2", "b 5.00 1"], "m2 is deleted");
-    let as_of = left.replace("LEFT JOIN", "ASOF LEFT JOIN").replace("= m.merchant_id", "= m.merchant_id AND p.event_time >= m.event_time");
+    let as_of = left
+        .replace("LEFT JOIN", "ASOF LEFT JOIN")
+        .replace("= m.merchant_id", "= m.merchant_id AND p.event_time >= m.event_time");
     assert_eq!(rows(&as_of, 0.8), ["a - 2"]);
     assert_eq!(rows(&as_of, 1.2), ["a 40.00 3", "b 5.00 1"]);
     assert_eq!(rows(&as_of, 1.5), ["a 40.00 4", "b 5.00 1"], "0.9 met m2 before it was deleted");
@@ -189,20 +226,33 @@ fn comparisons_say_what_is_exact() {
     let exact = Comparison::Exact;
     assert_eq!(found, [exact, exact, exact, numeric, numeric, Comparison::Skip, numeric, exact]);
     assert_eq!(made.topics, ["payments"]);
-    assert_eq!(oracle("w", &views, &topics(), LogTime(0)), Err(OracleError::Unknown("w".to_owned())));
+    assert_eq!(
+        oracle("w", &views, &topics(), LogTime(0)),
+        Err(OracleError::Unknown("w".to_owned()))
+    );
 }
 
 #[test]
 fn instants_are_civil_dates() {
-    assert_eq!(instant_signed(0), "CAST('1970-01-01 00:00:00.000000+00:00' AS TIMESTAMP WITH TIME ZONE)");
-    assert_eq!(instant_signed(951_827_696_123_456), "CAST('2000-02-29 12:34:56.123456+00:00' AS TIMESTAMP WITH TIME ZONE)");
-    assert_eq!(instant_signed(-1), "CAST('1969-12-31 23:59:59.999999+00:00' AS TIMESTAMP WITH TIME ZONE)");
+    assert_eq!(
+        instant_signed(0),
+        "CAST('1970-01-01 00:00:00.000000+00:00' AS TIMESTAMP WITH TIME ZONE)"
+    );
+    assert_eq!(
+        instant_signed(951_827_696_123_456),
+        "CAST('2000-02-29 12:34:56.123456+00:00' AS TIMESTAMP WITH TIME ZONE)"
+    );
+    assert_eq!(
+        instant_signed(-1),
+        "CAST('1969-12-31 23:59:59.999999+00:00' AS TIMESTAMP WITH TIME ZONE)"
+    );
 }
 
 #[test]
 fn every_view_in_the_repository_has_an_oracle_that_runs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let catalog = crate::catalog::Catalog::load(&root).unwrap_or_else(|findings| panic!("{findings}"));
+    let catalog =
+        crate::catalog::Catalog::load(&root).unwrap_or_else(|findings| panic!("{findings}"));
     let mut views = BTreeMap::new();
     for entry in std::fs::read_dir(root.join("dataflows/payments")).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
@@ -217,12 +267,21 @@ fn every_view_in_the_repository_has_an_oracle_that_runs() {
             .iter()
             .map(|topic| {
                 let schema = catalog.topics.get(topic).unwrap().schema.stored_schema();
-                let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
-                fields.extend(["__t", "__partition", "__offset"].map(|name| Field::new(name, DataType::Int64, true)));
+                let mut fields: Vec<Field> = schema
+                    .fields()
+                    .iter()
+                    .map(|field| field.as_ref().clone().with_nullable(true))
+                    .collect();
+                fields.extend(
+                    ["__t", "__partition", "__offset"]
+                        .map(|name| Field::new(name, DataType::Int64, true)),
+                );
                 fields.push(Field::new("__op", DataType::Utf8, true));
                 (topic.as_str(), RecordBatch::new_empty(Arc::new(Schema::new(fields))))
             })
             .collect();
-        runtime.block_on(run::run(&made.sql, &tables)).unwrap_or_else(|error| panic!("{name}: {error}\n{}", made.sql));
+        runtime
+            .block_on(run::run(&made.sql, &tables))
+            .unwrap_or_else(|error| panic!("{name}: {error}\n{}", made.sql));
     }
 }

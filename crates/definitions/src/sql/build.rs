@@ -68,7 +68,9 @@ pub(crate) fn column(typed: Typed) -> Checked<ProgramColumn> {
     let Some(column_type) = carrier(&typed.data_type) else {
         let refusal = mistyped(typed.span, format!("no column can hold {}", typed.data_type));
         return Err(match typed.data_type {
-            arrow::datatypes::DataType::Null => refusal.help("give NULL a type: CAST(NULL AS BIGINT)"),
+            arrow::datatypes::DataType::Null => {
+                refusal.help("give NULL a type: CAST(NULL AS BIGINT)")
+            }
             arrow::datatypes::DataType::Duration(_) | arrow::datatypes::DataType::Interval(_) => {
                 refusal.help("write EXTRACT(EPOCH FROM …) for seconds")
             }
@@ -84,7 +86,9 @@ pub(crate) fn compile(items: &[ProgramColumn], input: &SchemaRef) -> Checked<Pro
         .map_err(|error| mistyped(Span::empty(), error.strip_backtrace()))?;
     let probe = nulls(input);
     let compiled = items.iter().map(|item| {
-        let refuse = |error: datafusion::error::DataFusionError| mistyped(item.span, error.strip_backtrace());
+        let refuse = |error: datafusion::error::DataFusionError| {
+            mistyped(item.span, error.strip_backtrace())
+        };
         let physical = physical(&item.expr, &names, input, &item.column_type).map_err(refuse)?;
         // What fails on a row of NULLs fails on every row: a constant without an answer.
         if let Some(probe) = &probe {
@@ -99,7 +103,8 @@ pub(crate) fn compile(items: &[ProgramColumn], input: &SchemaRef) -> Checked<Pro
 fn nulls(input: &Schema) -> Option<RecordBatch> {
     let fields = input.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
     let schema = Schema::new(fields.collect::<Vec<_>>());
-    let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
+    let columns =
+        schema.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
     RecordBatch::try_new(Arc::new(schema), columns).ok()
 }
 
@@ -109,12 +114,25 @@ fn physical(
     input: &Schema,
     column_type: &ColumnType,
 ) -> datafusion::error::Result<Arc<dyn PhysicalExpr>> {
-    let planned = create_physical_expr(expr, names, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
+    let planned = create_physical_expr(
+        expr,
+        names,
+        &ExecutionProps::new(),
+        &PhysicalPlanningContext::default(),
+    )?;
     let checked = planned
         .transform_up(|node| {
-            let Some(binary) = node.downcast_ref::<BinaryExpr>() else { return Ok(Transformed::no(node)) };
-            let checked = BinaryExpr::new(Arc::clone(binary.left()), *binary.op(), Arc::clone(binary.right()));
-            Ok(Transformed::yes(Arc::new(checked.with_fail_on_overflow(true)) as Arc<dyn PhysicalExpr>))
+            let Some(binary) = node.downcast_ref::<BinaryExpr>() else {
+                return Ok(Transformed::no(node));
+            };
+            let checked = BinaryExpr::new(
+                Arc::clone(binary.left()),
+                *binary.op(),
+                Arc::clone(binary.right()),
+            );
+            Ok(Transformed::yes(
+                Arc::new(checked.with_fail_on_overflow(true)) as Arc<dyn PhysicalExpr>
+            ))
         })?
         .data;
     let carrier = column_type.to_arrow();

@@ -3,8 +3,8 @@
 //! Does not know columns; callers say which expression is the event time.
 
 use datafusion::sql::sqlparser::ast::{
-    self, NamedWindowDefinition, NamedWindowExpr, OrderByExpr, Value, WindowFrame, WindowFrameBound,
-    WindowFrameUnits, WindowSpec, WindowType,
+    self, NamedWindowDefinition, NamedWindowExpr, OrderByExpr, Value, WindowFrame,
+    WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -24,25 +24,42 @@ pub(crate) struct Window {
 }
 
 /// Follows an OVER clause.
-pub(crate) fn resolve(over: &WindowType, named: &[NamedWindowDefinition], span: Span) -> Checked<Window> {
+pub(crate) fn resolve(
+    over: &WindowType,
+    named: &[NamedWindowDefinition],
+    span: Span,
+) -> Checked<Window> {
     match over {
         WindowType::NamedWindow(name) => named_window(&fold(name), name.span, named, 0),
         WindowType::WindowSpec(spec) => inline(spec, named, span, 0),
     }
 }
 
-fn named_window(name: &str, span: Span, named: &[NamedWindowDefinition], depth: usize) -> Checked<Window> {
+fn named_window(
+    name: &str,
+    span: Span,
+    named: &[NamedWindowDefinition],
+    depth: usize,
+) -> Checked<Window> {
     let found = named.iter().find(|definition| fold(&definition.0) == name);
     let Some(NamedWindowDefinition(ident, window)) = found.filter(|_| depth <= named.len()) else {
-        return Err(unknown(span, format!("there is no window `{name}`")).help("define it: WINDOW w AS (PARTITION BY …)"));
+        return Err(unknown(span, format!("there is no window `{name}`"))
+            .help("define it: WINDOW w AS (PARTITION BY …)"));
     };
     match window {
-        NamedWindowExpr::NamedWindow(other) => named_window(&fold(other), other.span, named, depth + 1),
+        NamedWindowExpr::NamedWindow(other) => {
+            named_window(&fold(other), other.span, named, depth + 1)
+        }
         NamedWindowExpr::WindowSpec(spec) => inline(spec, named, ident.span, depth + 1),
     }
 }
 
-fn inline(spec: &WindowSpec, named: &[NamedWindowDefinition], span: Span, depth: usize) -> Checked<Window> {
+fn inline(
+    spec: &WindowSpec,
+    named: &[NamedWindowDefinition],
+    span: Span,
+    depth: usize,
+) -> Checked<Window> {
     let mut window = match &spec.window_name {
         Some(name) => named_window(&fold(name), name.span, named, depth)?,
         None => Window { partition_by: Vec::new(), order_by: Vec::new(), frame: None, span },
@@ -82,7 +99,8 @@ pub(crate) fn frame(window: &Window, hop: Hop, tokens: &Tokens) -> Checked<Frame
                 .help("end the frame at CURRENT ROW; for all events of the key leave ORDER BY and the frame out"));
         }
         Some(WindowFrameBound::Preceding(_)) => {
-            return Err(unsupported(place("preceding"), "a frame ends at the current row").help("write … AND CURRENT ROW"));
+            return Err(unsupported(place("preceding"), "a frame ends at the current row")
+                .help("write … AND CURRENT ROW"));
         }
     }
     let start = match &frame.start_bound {
@@ -96,11 +114,13 @@ pub(crate) fn frame(window: &Window, hop: Hop, tokens: &Tokens) -> Checked<Frame
         WindowFrameBound::CurrentRow => {
             return match frame.units {
                 WindowFrameUnits::Rows => Ok(Frame::Rows { preceding: 0 }),
-                _ => Err(unsupported(place("current"), "this frame holds no time").help("write RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW")),
+                _ => Err(unsupported(place("current"), "this frame holds no time")
+                    .help("write RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW")),
             };
         }
         WindowFrameBound::Following(_) => {
-            return Err(unsupported(place("following"), "a feature cannot see the future").help("begin the frame with PRECEDING"));
+            return Err(unsupported(place("following"), "a feature cannot see the future")
+                .help("begin the frame with PRECEDING"));
         }
     };
     match frame.units {
@@ -111,7 +131,8 @@ pub(crate) fn frame(window: &Window, hop: Hop, tokens: &Tokens) -> Checked<Frame
 }
 
 fn groups(span: Span) -> Refusal {
-    unsupported(span, "GROUPS frames are not supported").help("write RANGE for a length of time or ROWS for a number of events")
+    unsupported(span, "GROUPS frames are not supported")
+        .help("write RANGE for a length of time or ROWS for a number of events")
 }
 
 fn rows(start: &ast::Expr, span: Span) -> Checked<Frame> {
@@ -123,7 +144,8 @@ fn rows(start: &ast::Expr, span: Span) -> Checked<Frame> {
         _ => None,
     };
     preceding.map(|preceding| Frame::Rows { preceding }).ok_or_else(|| {
-        unsupported(span_of(start, span), "a ROWS frame begins a constant number of rows back").help("e.g. ROWS BETWEEN 9 PRECEDING AND CURRENT ROW")
+        unsupported(span_of(start, span), "a ROWS frame begins a constant number of rows back")
+            .help("e.g. ROWS BETWEEN 9 PRECEDING AND CURRENT ROW")
     })
 }
 
@@ -135,12 +157,14 @@ fn range(start: &ast::Expr, hop: Hop, span: Span) -> Checked<Frame> {
     };
     let parts = literals::interval(interval, here)?;
     if parts.months != 0 {
-        return Err(Refusal::new("interval", here, "months and years have no fixed length").help("write days: INTERVAL '30 days'"));
+        return Err(Refusal::new("interval", here, "months and years have no fixed length")
+            .help("write days: INTERVAL '30 days'"));
     }
     match u64::try_from(parts.micros_with_days()) {
         Ok(preceding_us) if preceding_us > 0 => {
             Ok(Frame::Range { preceding_us, hop_us: hop.of(preceding_us) })
         }
-        _ => Err(Refusal::new("interval", here, "a window has a positive length").help("e.g. INTERVAL '5 minutes'")),
+        _ => Err(Refusal::new("interval", here, "a window has a positive length")
+            .help("e.g. INTERVAL '5 minutes'")),
     }
 }

@@ -72,7 +72,8 @@ pub(crate) fn read(text: &str) -> Result<Header, Vec<Refusal>> {
         if seen.contains(&known) {
             let span = word_span(index, line, name);
             refusals.push(
-                Refusal::new("header", span, format!("`{known}` is given twice")).help("keep one of them"),
+                Refusal::new("header", span, format!("`{known}` is given twice"))
+                    .help("keep one of them"),
             );
             continue;
         }
@@ -174,8 +175,9 @@ impl Parts {
                 .find(|c: char| !(c.is_ascii_digit() || matches!(c, '-' | '+')))
                 .unwrap_or(rest.len());
             let (number, after) = rest.split_at(end);
-            let number: i64 =
-                number.parse().map_err(|_| format!("`{rest}` does not begin with a whole number"))?;
+            let number: i64 = number
+                .parse()
+                .map_err(|_| format!("`{rest}` does not begin with a whole number"))?;
             let after = after.trim_start();
             let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
             let (unit, after) = after.split_at(end);

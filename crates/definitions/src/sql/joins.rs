@@ -20,7 +20,11 @@ use super::view::{World, is_table};
 use crate::plan::{Join, JoinKind};
 
 /// Plans one join: the join and the row after it.
-pub(crate) fn plan(clause: &JoinClause, before: &Scope, world: &World<'_>) -> Checked<(Join, Scope)> {
+pub(crate) fn plan(
+    clause: &JoinClause,
+    before: &Scope,
+    world: &World<'_>,
+) -> Checked<(Join, Scope)> {
     let relation = &clause.relation;
     let table = table(clause, world)?;
     let kind = if clause.as_of { JoinKind::AsOf } else { JoinKind::Left };
@@ -29,7 +33,13 @@ pub(crate) fn plan(clause: &JoinClause, before: &Scope, world: &World<'_>) -> Ch
             .help("ASOF LEFT JOIN in the view that reads the topic"));
     }
     let after = before.join(relation, &table, kind)?;
-    let mut reader = Reader { before, after: &after, table: &table, keys: vec![None; table.key.len()], time: None };
+    let mut reader = Reader {
+        before,
+        after: &after,
+        table: &table,
+        keys: vec![None; table.key.len()],
+        time: None,
+    };
     for term in terms(&clause.on) {
         reader.term(term, relation.span, clause.as_of)?;
     }
@@ -41,15 +51,29 @@ fn table(clause: &JoinClause, world: &World<'_>) -> Checked<Arc<TopicSchema>> {
     let relation = &clause.relation;
     match world.topics.get(&relation.name) {
         Some(topic) if is_table(&topic.schema) => Ok(Arc::clone(&topic.schema)),
-        Some(_) => Err(unsupported(relation.span, format!("`{}` is an event topic: a join with it has no one row per event", relation.name))
-            .help("join a table topic (kind = \"table\"), or aggregate the events in a view of their own")),
-        None if world.views.contains_key(&relation.name) => {
-            Err(unsupported(relation.span, format!("`{}` is a view: only table topics can be joined", relation.name))
-                .help("start FROM the view and LEFT JOIN tables, or read both views in one request"))
-        }
+        Some(_) => Err(unsupported(
+            relation.span,
+            format!(
+                "`{}` is an event topic: a join with it has no one row per event",
+                relation.name
+            ),
+        )
+        .help(
+            "join a table topic (kind = \"table\"), or aggregate the events in a view of their own",
+        )),
+        None if world.views.contains_key(&relation.name) => Err(unsupported(
+            relation.span,
+            format!("`{}` is a view: only table topics can be joined", relation.name),
+        )
+        .help("start FROM the view and LEFT JOIN tables, or read both views in one request")),
         None => {
-            let tables = world.topics.iter().filter(|topic| is_table(&topic.schema)).map(|topic| topic.schema.name.as_str());
-            Err(unknown(relation.span, format!("there is no table topic `{}`", relation.name)).help_nearest(&relation.name, tables))
+            let tables = world
+                .topics
+                .iter()
+                .filter(|topic| is_table(&topic.schema))
+                .map(|topic| topic.schema.name.as_str());
+            Err(unknown(relation.span, format!("there is no table topic `{}`", relation.name))
+                .help_nearest(&relation.name, tables))
         }
     }
 }
@@ -80,7 +104,9 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn term(&mut self, term: &ast::Expr, outer: Span, as_of: bool) -> Checked<()> {
         let span = span_of(term, outer);
-        let ast::Expr::BinaryOp { left, op, right } = term else { return Err(self.refuse(span, as_of)) };
+        let ast::Expr::BinaryOp { left, op, right } = term else {
+            return Err(self.refuse(span, as_of));
+        };
         let (l, r) = (self.table_column(left, span), self.table_column(right, span));
         let (column, other, flipped) = match (l, r) {
             (Some(column), None) => (column, right, true),
@@ -89,7 +115,9 @@ impl Reader<'_> {
         };
         match (op, flipped) {
             (BinaryOperator::Eq, _) => self.equality(column, other, span),
-            (BinaryOperator::GtEq, false) | (BinaryOperator::LtEq, true) if as_of => self.event_times(column, other, span),
+            (BinaryOperator::GtEq, false) | (BinaryOperator::LtEq, true) if as_of => {
+                self.event_times(column, other, span)
+            }
             _ => Err(self.refuse(span, as_of)),
         }
     }
@@ -109,11 +137,18 @@ impl Reader<'_> {
     fn equality(&mut self, index: usize, other: &ast::Expr, span: Span) -> Checked<()> {
         let Some(position) = self.table.key.iter().position(|&key| key == index) else {
             let name = &self.table.columns[index].name;
-            return Err(unsupported(span, format!("`{name}` is not a key column of `{}`", self.table.name))
-                .help(format!("join by {}; move other conditions to WHERE or CASE", self.key_names())));
+            return Err(unsupported(
+                span,
+                format!("`{name}` is not a key column of `{}`", self.table.name),
+            )
+            .help(format!(
+                "join by {}; move other conditions to WHERE or CASE",
+                self.key_names()
+            )));
         };
         if self.keys[position].is_some() {
-            return Err(unsupported(span, "this key column is already joined").help("leave one of the conditions out"));
+            return Err(unsupported(span, "this key column is already joined")
+                .help("leave one of the conditions out"));
         }
         let mut names = RowNames { scope: self.before, place: "a join condition" };
         let typed = Translator { names: &mut names }.translate(other, span)?;
@@ -130,7 +165,10 @@ impl Reader<'_> {
             _ => return Err(self.refuse(span, true)),
         };
         let event_time = self.before.find(path, span)?;
-        if index != self.table.event_time || Some(event_time) != self.before.event_time || self.time.is_some() {
+        if index != self.table.event_time
+            || Some(event_time) != self.before.event_time
+            || self.time.is_some()
+        {
             return Err(self.refuse(span, true));
         }
         self.time = Some(span);
@@ -145,7 +183,8 @@ impl Reader<'_> {
         let mut items = Columns::default();
         for key in self.keys {
             let key = key.ok_or_else(|| {
-                unsupported(span, "a join matches the whole primary key").help(format!("add conditions for {names}"))
+                unsupported(span, "a join matches the whole primary key")
+                    .help(format!("add conditions for {names}"))
             })?;
             items.items.push(column(key)?);
         }
@@ -161,8 +200,11 @@ impl Reader<'_> {
         let time = &self.table.columns[self.table.event_time].name;
         let key = self.key_names();
         if as_of {
-            unsupported(span, "an ASOF join is equality with the primary key and one event-time condition")
-                .help(format!("write ON l.{key} = t.{key} AND l.event_time >= t.{time}"))
+            unsupported(
+                span,
+                "an ASOF join is equality with the primary key and one event-time condition",
+            )
+            .help(format!("write ON l.{key} = t.{key} AND l.event_time >= t.{time}"))
         } else {
             unsupported(span, "a join is equality with the table's primary key")
                 .help(format!("write ON l.{key} = t.{key}; move other conditions to WHERE or CASE"))
@@ -187,12 +229,15 @@ fn widen(typed: Typed, wanted: &DataType, span: Span) -> Checked<Typed> {
         _ => None,
     };
     let lossless = match (rank(&typed.data_type), rank(wanted)) {
-        (Some((true, from)), Some((true, to))) | (Some((false, from)), Some((false, to))) => from <= to,
+        (Some((true, from)), Some((true, to))) | (Some((false, from)), Some((false, to))) => {
+            from <= to
+        }
         (Some((false, from)), Some((true, to))) => from < to,
         _ => false,
     };
     if !lossless {
-        return Err(mistyped(span, format!("the key is {wanted} and this is {}", typed.data_type)).help("CAST it to the key's type"));
+        return Err(mistyped(span, format!("the key is {wanted} and this is {}", typed.data_type))
+            .help("CAST it to the key's type"));
     }
     let expr = Expr::Cast(Cast::new(Box::new(typed.expr.clone()), wanted.clone()));
     Ok(Typed { expr, data_type: wanted.clone(), number: None, ..typed })

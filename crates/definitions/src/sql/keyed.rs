@@ -49,7 +49,8 @@ impl Names for RowNames<'_> {
     }
 
     fn aggregate(&mut self, _: &ast::Function, name: &str, span: Span) -> Checked<Typed> {
-        let refusal = unsupported(span, format!("the aggregate {name} has no meaning in {}", self.place));
+        let refusal =
+            unsupported(span, format!("the aggregate {name} has no meaning in {}", self.place));
         Err(match self.place {
             "WHERE" => refusal.help("WHERE chooses events; for a condition on aggregates write HAVING, or a view over this view"),
             _ => refusal.help("aggregate in one view and read it in another"),
@@ -80,22 +81,40 @@ pub(crate) struct Keyed<'a> {
 
 impl Keyed<'_> {
     /// Translates an expression over joined rows into a prepared column.
-    pub fn prepared(&mut self, expr: &ast::Expr, place: &'static str, outer: Span) -> Checked<usize> {
+    pub fn prepared(
+        &mut self,
+        expr: &ast::Expr,
+        place: &'static str,
+        outer: Span,
+    ) -> Checked<usize> {
         let typed = self.row_expression(expr, place, outer)?;
         self.prepare.add(typed)
     }
 
     /// Translates an expression over joined rows.
-    pub fn row_expression(&self, expr: &ast::Expr, place: &'static str, outer: Span) -> Checked<Typed> {
+    pub fn row_expression(
+        &self,
+        expr: &ast::Expr,
+        place: &'static str,
+        outer: Span,
+    ) -> Checked<Typed> {
         let mut names = RowNames { scope: self.scope, place };
         Translator { names: &mut names }.translate(expr, outer)
     }
 
     /// A condition over joined rows as a prepared column.
-    pub fn condition(&mut self, expr: &ast::Expr, place: &'static str, outer: Span) -> Checked<usize> {
+    pub fn condition(
+        &mut self,
+        expr: &ast::Expr,
+        place: &'static str,
+        outer: Span,
+    ) -> Checked<usize> {
         let typed = self.row_expression(expr, place, outer)?;
         if typed.family() != Family::Bool {
-            return Err(mistyped(typed.span, format!("{place} needs a boolean, this is {}", typed.data_type)));
+            return Err(mistyped(
+                typed.span,
+                format!("{place} needs a boolean, this is {}", typed.data_type),
+            ));
         }
         self.prepare.add(typed)
     }
@@ -106,12 +125,17 @@ impl Keyed<'_> {
             let item = &self.prepare.items[index];
             Field::new(format!("{prefix}{position}"), item.column_type.to_arrow(), item.nullable)
         };
-        let keys = self.keys.iter().enumerate().map(|(position, &index)| prepared("k", position, index));
-        let bare = self.bare.iter().enumerate().map(|(position, &index)| prepared("b", position, index));
+        let keys =
+            self.keys.iter().enumerate().map(|(position, &index)| prepared("k", position, index));
+        let bare =
+            self.bare.iter().enumerate().map(|(position, &index)| prepared("b", position, index));
         let results = self.aggregates.iter().enumerate().map(|(position, call)| {
             let counted = matches!(
                 call.function,
-                AggregateFunction::CountRows | AggregateFunction::Count | AggregateFunction::CountDistinct | AggregateFunction::ApproxDistinct
+                AggregateFunction::CountRows
+                    | AggregateFunction::Count
+                    | AggregateFunction::CountDistinct
+                    | AggregateFunction::ApproxDistinct
             );
             Field::new(format!("a{position}"), call.output_type.to_arrow(), !counted)
         });
@@ -120,7 +144,8 @@ impl Keyed<'_> {
 
     fn slot(&self, name: &str, span: Span) -> Checked<Typed> {
         let schema = self.finish_schema();
-        let field = schema.field_with_name(name).map_err(|error| mistyped(span, error.to_string()))?;
+        let field =
+            schema.field_with_name(name).map_err(|error| mistyped(span, error.to_string()))?;
         Ok(Typed {
             expr: named(name),
             data_type: field.data_type().clone(),
@@ -158,20 +183,32 @@ impl Keyed<'_> {
         };
         let found = path.map(|path| self.scope.find(&path, span)).transpose()?;
         if found.is_none() || found != self.scope.event_time {
-            return Err(unsupported(span, "events have one order: their event time").help(format!("write ORDER BY {wanted}")));
+            return Err(unsupported(span, "events have one order: their event time")
+                .help(format!("write ORDER BY {wanted}")));
         }
-        let plain = first.options.asc != Some(false) && first.options.nulls_first.is_none() && first.with_fill.is_none();
+        let plain = first.options.asc != Some(false)
+            && first.options.nulls_first.is_none()
+            && first.with_fill.is_none();
         if !plain {
-            return Err(unsupported(span, "windows follow event time upwards").help(format!("write ORDER BY {wanted}")));
+            return Err(unsupported(span, "windows follow event time upwards")
+                .help(format!("write ORDER BY {wanted}")));
         }
         match order_by.get(1) {
-            Some(second) => Err(unsupported(span_of(&second.expr, outer), "ties are settled by the order in the log")
-                .help(format!("write ORDER BY {wanted} alone"))),
+            Some(second) => Err(unsupported(
+                span_of(&second.expr, outer),
+                "ties are settled by the order in the log",
+            )
+            .help(format!("write ORDER BY {wanted} alone"))),
             None => Ok(()),
         }
     }
 
-    fn argument(&mut self, call: &aggregates::Call<'_>, name: &str, span: Span) -> Checked<Option<usize>> {
+    fn argument(
+        &mut self,
+        call: &aggregates::Call<'_>,
+        name: &str,
+        span: Span,
+    ) -> Checked<Option<usize>> {
         let Some(argument) = call.argument else { return Ok(None) };
         let mut typed = self.row_expression(argument, "an aggregate's argument", span)?;
         let ordered = matches!(call.function, AggregateFunction::First | AggregateFunction::Last);
@@ -179,7 +216,10 @@ impl Keyed<'_> {
             return Err(unsupported(span, format!("{name} of a column that may be NULL: features ignore NULL, standard SQL does not"))
                 .help(format!("write {name}({argument} IGNORE NULLS)")));
         }
-        if matches!(call.function, AggregateFunction::CountDistinct | AggregateFunction::ApproxDistinct) {
+        if matches!(
+            call.function,
+            AggregateFunction::CountDistinct | AggregateFunction::ApproxDistinct
+        ) {
             let mut names = RowNames { scope: self.scope, place: "an aggregate's argument" };
             typed = Translator { names: &mut names }.canonical(typed)?;
         }
@@ -189,7 +229,8 @@ impl Keyed<'_> {
 
 impl Names for Keyed<'_> {
     fn schema(&self) -> Arc<DFSchema> {
-        DFSchema::try_from(self.finish_schema()).map_or_else(|_| Arc::new(DFSchema::empty()), Arc::new)
+        DFSchema::try_from(self.finish_schema())
+            .map_or_else(|_| Arc::new(DFSchema::empty()), Arc::new)
     }
 
     fn column(&mut self, path: &[ast::Ident], span: Span) -> Checked<Expr> {
@@ -201,8 +242,9 @@ impl Names for Keyed<'_> {
         }
         if self.mode == Mode::Groups {
             let name = &self.scope.columns[index].name;
-            return Err(unsupported(span, format!("`{name}` has many values in a group"))
-                .help(format!("add it to GROUP BY, or aggregate it: last_value({name} IGNORE NULLS)")));
+            return Err(unsupported(span, format!("`{name}` has many values in a group")).help(
+                format!("add it to GROUP BY, or aggregate it: last_value({name} IGNORE NULLS)"),
+            ));
         }
         let mut names = RowNames { scope: self.scope, place: "a column" };
         let typed = Translator { names: &mut names }.column_of(path, span)?;
@@ -228,17 +270,26 @@ impl Names for Keyed<'_> {
             AggregateFunction::First | AggregateFunction::Last | AggregateFunction::LastN(_)
         );
         if by_order && self.over_view {
-            return Err(unsupported(span, "the rows of a view have no order").help("aggregate over the topic instead"));
+            return Err(unsupported(span, "the rows of a view have no order")
+                .help("aggregate over the topic instead"));
         }
         let input = self.argument(&recognised, name, span)?;
-        let input_type = input.map_or(ColumnType::Bool, |index| self.prepare.items[index].column_type.clone());
+        let input_type =
+            input.map_or(ColumnType::Bool, |index| self.prepare.items[index].column_type.clone());
         let output_type = aggregates::result_type(recognised.function, &input_type, span)?;
         let filter = match recognised.filter {
             Some(filter) => Some(self.condition(filter, "FILTER", span)?),
             None => None,
         };
         self.class = self.class.max(recognised.function.class());
-        let call = AggregateCall { function: recognised.function, input, input_type, filter, frame, output_type };
+        let call = AggregateCall {
+            function: recognised.function,
+            input,
+            input_type,
+            filter,
+            frame,
+            output_type,
+        };
         let position = match self.aggregates.iter().position(|known| *known == call) {
             Some(position) => position,
             None => {

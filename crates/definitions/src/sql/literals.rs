@@ -23,7 +23,8 @@ pub(crate) fn number(digits: &str, span: Span) -> Checked<Typed> {
         exact(digits)
     };
     let value = value.ok_or_else(|| {
-        mistyped(span, format!("{digits} has more than 38 digits")).help("write it with an exponent: 1e40")
+        mistyped(span, format!("{digits} has more than 38 digits"))
+            .help("write it with an exponent: 1e40")
     })?;
     Ok(Typed {
         data_type: value.data_type(),
@@ -83,7 +84,8 @@ fn become_time(text: Typed, to: &DataType) -> Checked<Typed> {
 /// The parts of `INTERVAL '1 day 2 hours'`, `INTERVAL '5' MINUTE` or `INTERVAL 5 MINUTE`.
 pub(crate) fn interval(interval: &ast::Interval, span: Span) -> Checked<Parts> {
     let wrong = |message: String| {
-        Refusal::new("interval", span, message).help("write INTERVAL '5 minutes' or INTERVAL '1' DAY")
+        Refusal::new("interval", span, message)
+            .help("write INTERVAL '5 minutes' or INTERVAL '1' DAY")
     };
     let plain = interval.leading_precision.is_none()
         && interval.last_field.is_none()
@@ -102,7 +104,10 @@ pub(crate) fn interval(interval: &ast::Interval, span: Span) -> Checked<Parts> {
     match &interval.leading_field {
         None => Parts::read(&text).map_err(wrong),
         Some(unit) => {
-            let number = text.trim().parse().map_err(|_| wrong(format!("`{text}` is not a whole number")))?;
+            let number = text
+                .trim()
+                .parse()
+                .map_err(|_| wrong(format!("`{text}` is not a whole number")))?;
             Parts::default().plus(number, &unit.to_string()).map_err(wrong)
         }
     }

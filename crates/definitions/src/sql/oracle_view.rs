@@ -7,8 +7,8 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::aggregates::{self, Call};
 use super::frames;
+use super::keys::group_expression;
 use super::statement::{self, Statement, fold};
-use super::view::group_expression;
 use crate::plan::Frame;
 
 /// A join.
@@ -66,15 +66,18 @@ impl Parsed {
             return self.group_by.clone();
         }
         for (_, expr) in &self.items {
-            for call in super::view::calls(expr) {
+            for call in super::keys::calls(expr) {
                 if let Some(over) = &call.over
-                    && let Ok(window) = frames::resolve(over, &self.statement.windows, Span::empty())
+                    && let Ok(window) =
+                        frames::resolve(over, &self.statement.windows, Span::empty())
                 {
                     return window.partition_by;
                 }
             }
         }
-        let column = |name: &String| ast::Expr::CompoundIdentifier(vec![ast::Ident::new(alias), ast::Ident::new(name)]);
+        let column = |name: &String| {
+            ast::Expr::CompoundIdentifier(vec![ast::Ident::new(alias), ast::Ident::new(name)])
+        };
         topic_key.iter().map(column).collect()
     }
 

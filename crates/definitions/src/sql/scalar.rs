@@ -8,10 +8,11 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::TreeNodeRewriter;
 use datafusion::common::{DFSchema, ScalarValue};
-use datafusion::logical_expr::{BinaryExpr, Case, Cast, Expr, Like, Operator, ScalarUDF, TryCast, not};
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator, ScalarUDF, not};
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use datafusion::sql::sqlparser::ast::{
-    self, AccessExpr, BinaryOperator, CastKind, CeilFloorKind, Subscript, TrimWhereField, UnaryOperator, Value,
+    self, AccessExpr, BinaryOperator, CeilFloorKind, Subscript, TrimWhereField, UnaryOperator,
+    Value,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -21,6 +22,11 @@ use super::types::{Family, cast_type, family, timestamp};
 use crate::functions::{self, exact};
 
 mod calls;
+mod checks;
+mod forms;
+
+pub(crate) use checks::check_families;
+use checks::{closed, literal, refuse_expression};
 
 /// An expression with its type.
 #[derive(Clone, Debug)]
@@ -161,19 +167,24 @@ impl Translator<'_> {
         match expr {
             ast::Expr::Function(call) => self.function(call, span),
             ast::Expr::Extract { field, expr, .. } => self.extract(&field.to_string(), expr, span),
-            ast::Expr::Ceil { expr, field: CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) } => {
-                self.call_named("ceil", &[expr], span)
-            }
-            ast::Expr::Floor { expr, field: CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) } => {
-                self.call_named("floor", &[expr], span)
-            }
+            ast::Expr::Ceil {
+                expr,
+                field: CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime),
+            } => self.call_named("ceil", &[expr], span),
+            ast::Expr::Floor {
+                expr,
+                field: CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime),
+            } => self.call_named("floor", &[expr], span),
             ast::Expr::Position { expr, r#in } => self.call_named("strpos", &[r#in, expr], span),
-            ast::Expr::Substring { expr, substring_from: Some(from), substring_for: None, .. } => {
-                self.call_named("substr", &[expr, from], span)
-            }
-            ast::Expr::Substring { expr, substring_from: Some(from), substring_for: Some(length), .. } => {
-                self.call_named("substr", &[expr, from, length], span)
-            }
+            ast::Expr::Substring {
+                expr, substring_from: Some(from), substring_for: None, ..
+            } => self.call_named("substr", &[expr, from], span),
+            ast::Expr::Substring {
+                expr,
+                substring_from: Some(from),
+                substring_for: Some(length),
+                ..
+            } => self.call_named("substr", &[expr, from, length], span),
             ast::Expr::Trim { trim_where, trim_what, expr, trim_characters: None } => {
                 let name = match trim_where {
                     None | Some(TrimWhereField::Both) => "btrim",
@@ -185,7 +196,8 @@ impl Translator<'_> {
                 self.call_named(name, &args, span)
             }
             ast::Expr::CompoundFieldAccess { root, access_chain } => {
-                let [AccessExpr::Subscript(Subscript::Index { index })] = access_chain.as_slice() else {
+                let [AccessExpr::Subscript(Subscript::Index { index })] = access_chain.as_slice()
+                else {
                     return Err(unsupported(span, "only one element of a list can be taken")
                         .help("write list[1] for the first element"));
                 };
@@ -235,7 +247,10 @@ impl Translator<'_> {
     ) -> Checked<Typed> {
         let x = self.translate(expr, span)?;
         if boolean && !matches!(x.family(), Family::Bool | Family::Null) {
-            return Err(mistyped(x.span, format!("this is {} where a boolean is needed", x.data_type)));
+            return Err(mistyped(
+                x.span,
+                format!("this is {} where a boolean is needed", x.data_type),
+            ));
         }
         self.typed(make(Box::new(x.expr)), span)
     }
@@ -268,7 +283,13 @@ impl Translator<'_> {
         self.typed(not(x.expr), span)
     }
 
-    fn binary(&mut self, left: &ast::Expr, op: &BinaryOperator, right: &ast::Expr, span: Span) -> Checked<Typed> {
+    fn binary(
+        &mut self,
+        left: &ast::Expr,
+        op: &BinaryOperator,
+        right: &ast::Expr,
+        span: Span,
+    ) -> Checked<Typed> {
         use BinaryOperator as Op;
         let l = self.translate(left, span)?;
         let r = self.translate(right, span)?;
@@ -290,8 +311,11 @@ impl Translator<'_> {
             Op::StringConcat => {
                 for side in [&l, &r] {
                     if !matches!(side.family(), Family::Text | Family::Null) {
-                        return Err(mistyped(side.span, format!("|| joins strings, this is {}", side.data_type))
-                            .help("write CAST(x AS VARCHAR)"));
+                        return Err(mistyped(
+                            side.span,
+                            format!("|| joins strings, this is {}", side.data_type),
+                        )
+                        .help("write CAST(x AS VARCHAR)"));
                     }
                 }
                 self.node(l, Operator::StringConcat, r, span)
@@ -312,7 +336,10 @@ impl Translator<'_> {
     fn logic(&mut self, l: Typed, op: Operator, r: Typed, span: Span) -> Checked<Typed> {
         for side in [&l, &r] {
             if !matches!(side.family(), Family::Bool | Family::Null) {
-                return Err(mistyped(side.span, format!("{op} needs booleans, this is {}", side.data_type)));
+                return Err(mistyped(
+                    side.span,
+                    format!("{op} needs booleans, this is {}", side.data_type),
+                ));
             }
         }
         self.node(l, op, r, span)
@@ -322,16 +349,21 @@ impl Translator<'_> {
         use Family::{Interval, Null, Number, Time};
         match (l.family(), op, r.family()) {
             (Number | Null, _, Number | Null) => {}
-            (Time, Operator::Plus | Operator::Minus, Interval) | (Interval, Operator::Plus, Time) => {
+            (Time, Operator::Plus | Operator::Minus, Interval)
+            | (Interval, Operator::Plus, Time)
+                if DataType::Date32 != l.data_type && DataType::Date32 != r.data_type =>
+            {
                 return self.node(l, op, r, span);
             }
-            (Time, Operator::Minus, Time) if l.data_type == timestamp() && r.data_type == timestamp() => {
+            (Time, Operator::Minus, Time)
+                if l.data_type == timestamp() && r.data_type == timestamp() =>
+            {
                 return self.node(l, op, r, span);
             }
             _ => {
                 let message = format!("{op} does not take {} and {}", l.data_type, r.data_type);
                 return Err(mistyped(span, message).help(
-                    "numbers go with numbers, timestamps with intervals, timestamps with timestamps; CAST the rest",
+                    "numbers go with numbers, timestamps with intervals, timestamps with timestamps; CAST the rest, dates AS TIMESTAMP",
                 ));
             }
         }
@@ -347,7 +379,13 @@ impl Translator<'_> {
         self.node(l, op, r, span)
     }
 
-    fn compare_two(&mut self, a: &ast::Expr, op: Operator, b: &ast::Expr, span: Span) -> Checked<Typed> {
+    fn compare_two(
+        &mut self,
+        a: &ast::Expr,
+        op: Operator,
+        b: &ast::Expr,
+        span: Span,
+    ) -> Checked<Typed> {
         let a = self.translate(a, span)?;
         let b = self.translate(b, span)?;
         self.compare(a, op, b, span)
@@ -385,202 +423,15 @@ impl Translator<'_> {
         self.one_zero(x)
     }
 
-    fn in_list(&mut self, expr: &ast::Expr, list: &[ast::Expr], negated: bool, span: Span) -> Checked<Typed> {
-        let x = self.translate(expr, span)?;
-        let mut any: Option<Typed> = None;
-        for item in list {
-            let item = self.translate(item, span)?;
-            let equal = self.compare(x.clone(), Operator::Eq, item, span)?;
-            any = Some(match any {
-                Some(any) => self.logic(any, Operator::Or, equal, span)?,
-                None => equal,
-            });
-        }
-        let any = any.ok_or_else(|| unsupported(span, "IN needs at least one value"))?;
-        if negated { self.negated(any, span) } else { Ok(any) }
-    }
-
-    fn like(&mut self, expr: &ast::Expr, pattern: &ast::Expr, negated: bool, fold: bool, span: Span) -> Checked<Typed> {
-        let x = self.translate(expr, span)?;
-        let pattern = self.translate(pattern, span)?;
-        for side in [&x, &pattern] {
-            if !matches!(side.family(), Family::Text | Family::Null) {
-                return Err(mistyped(side.span, format!("LIKE needs strings, this is {}", side.data_type)));
-            }
-        }
-        match &pattern.expr {
-            Expr::Literal(ScalarValue::Utf8(Some(text)), _) if !text.contains('\\') => {}
-            _ => {
-                return Err(unsupported(pattern.span, "a LIKE pattern is a constant without backslashes: engines disagree on escapes")
-                    .help("write starts_with(x, y), contains(x, y) or regexp_like(x, pattern)"));
-            }
-        }
-        let like = Like::new(negated, Box::new(x.expr), Box::new(pattern.expr), None, fold);
-        self.typed(Expr::Like(like), span)
-    }
-
-    fn case(
+    pub(super) fn scalar(
         &mut self,
-        operand: Option<&ast::Expr>,
-        conditions: &[ast::CaseWhen],
-        else_result: Option<&ast::Expr>,
+        udf: Arc<ScalarUDF>,
+        args: Vec<Typed>,
         span: Span,
     ) -> Checked<Typed> {
-        let operand = operand.map(|operand| self.translate(operand, span)).transpose()?;
-        let mut whens = Vec::new();
-        let mut results = Vec::new();
-        for when in conditions {
-            let condition = self.translate(&when.condition, span)?;
-            let condition = match &operand {
-                Some(operand) => self.compare(operand.clone(), Operator::Eq, condition, span)?,
-                None if condition.family() == Family::Bool => condition,
-                None => {
-                    return Err(mistyped(condition.span, format!("WHEN needs a boolean, this is {}", condition.data_type)));
-                }
-            };
-            whens.push(condition.expr);
-            results.push(self.translate(&when.result, span)?);
-        }
-        let otherwise = else_result.map(|result| self.translate(result, span)).transpose()?;
-        let branches: Vec<&Typed> = results.iter().chain(&otherwise).collect();
-        check_families(&branches, span)?;
-        let float = branches.iter().any(|branch| branch.is_float());
-        let fit = |branch: Typed| if float { branch.float_if_literal() } else { branch };
-        let pairs = whens.into_iter().zip(results).map(|(when, then)| (Box::new(when), Box::new(fit(then).expr)));
-        let otherwise = otherwise.map(|branch| Box::new(fit(branch).expr));
-        self.typed(Expr::Case(Case::new(None, pairs.collect(), otherwise)), span)
-    }
-
-    fn cast(&mut self, expr: &ast::Expr, span: Span) -> Checked<Typed> {
-        let ast::Expr::Cast { kind, expr: inner, data_type, array: false, format: None } = expr else {
-            return Err(unsupported(span, "only CAST(x AS type) is supported"));
-        };
-        let to = cast_type(data_type, span)?;
-        let x = self.translate(inner, span)?;
-        let span = if x.span == Span::empty() { span } else { x.span };
-        check_cast(&x, inner, &to, span)?;
-        let x = if to.is_floating() { x.float_if_literal() } else { x };
-        let safe = match kind {
-            CastKind::Cast | CastKind::DoubleColon => false,
-            CastKind::TryCast => true,
-            CastKind::SafeCast => return Err(unsupported(span, "SAFE_CAST is not standard SQL").help("write TRY_CAST")),
-        };
-        let inner = Box::new(x.expr);
-        let cast = if safe { Expr::TryCast(TryCast::new(inner, to)) } else { Expr::Cast(Cast::new(inner, to)) };
-        self.typed(cast, span)
-    }
-
-    pub(super) fn scalar(&mut self, udf: Arc<ScalarUDF>, args: Vec<Typed>, span: Span) -> Checked<Typed> {
         let args = args.into_iter().map(|arg| arg.expr).collect();
         self.typed(udf.call(args), span)
     }
-}
-
-/// The right side of IS [NOT] DISTINCT FROM. The parser lets it swallow a following AND, OR or
-/// comparison, which standard SQL does not: such a side must stand in parentheses.
-fn closed(expr: &ast::Expr, outer: Span) -> Checked<&ast::Expr> {
-    use BinaryOperator as Op;
-    let closed = match expr {
-        ast::Expr::BinaryOp { op, .. } => {
-            matches!(op, Op::Plus | Op::Minus | Op::Multiply | Op::Divide | Op::Modulo | Op::StringConcat)
-        }
-        ast::Expr::UnaryOp { op, .. } => *op != UnaryOperator::Not,
-        ast::Expr::Identifier(_)
-        | ast::Expr::CompoundIdentifier(_)
-        | ast::Expr::CompoundFieldAccess { .. }
-        | ast::Expr::Value(_)
-        | ast::Expr::TypedString(_)
-        | ast::Expr::Nested(_)
-        | ast::Expr::Function(_)
-        | ast::Expr::Cast { .. }
-        | ast::Expr::Case { .. } => true,
-        _ => false,
-    };
-    match closed {
-        true => Ok(expr),
-        false => Err(unsupported(span_of(expr, outer), "it is unclear where this side of DISTINCT FROM ends")
-            .help("put the comparison into parentheses: (a IS NOT DISTINCT FROM b) AND …")),
-    }
-}
-
-/// Refuses values of different families side by side.
-pub(crate) fn check_families(values: &[&Typed], span: Span) -> Checked<()> {
-    let mut known = values.iter().filter(|value| value.family() != Family::Null);
-    let Some(first) = known.next() else { return Ok(()) };
-    for other in known {
-        if other.family() != first.family() {
-            let span = if values.len() > 2 { other.span } else { span };
-            let message = format!("{} and {} are not of one kind", first.data_type, other.data_type);
-            return Err(mistyped(span, message).help("CAST one of them"));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses casts on whose result engines disagree.
-fn check_cast(x: &Typed, inner: &ast::Expr, to: &DataType, span: Span) -> Checked<()> {
-    let from = &x.data_type;
-    if from == &DataType::Null || from == to {
-        return Ok(());
-    }
-    let whole = matches!(inner, ast::Expr::Floor { .. } | ast::Expr::Ceil { .. })
-        || matches!(inner, ast::Expr::Function(call)
-            if matches!(call.name.to_string().to_lowercase().as_str(), "round" | "trunc" | "floor" | "ceil" | "ceiling"));
-    let fraction = from.is_floating() || matches!(from, DataType::Decimal128(_, scale) if *scale > 0);
-    if fraction && to.is_integer() && !whole {
-        return Err(mistyped(span, "SQL engines disagree on how a fraction becomes an integer")
-            .help("say how: CAST(round(x) AS BIGINT), floor, ceil or trunc"));
-    }
-    let allowed = match (family(from), family(to)) {
-        (Family::Number, Family::Number | Family::Text) | (Family::Text, _) => true,
-        (Family::Bool, Family::Number) => to.is_integer(),
-        (Family::Number, Family::Bool) => from.is_integer(),
-        (Family::Bool, Family::Text) | (Family::Time, Family::Text | Family::Time) => true,
-        _ => false,
-    };
-    if allowed {
-        return Ok(());
-    }
-    Err(mistyped(span, format!("{from} does not become {to}")).help(match family(from) {
-        Family::Time => "write EXTRACT(EPOCH FROM x) for seconds since 1970",
-        Family::Number => "there is no unit in a number; add an interval to a timestamp instead",
-        _ => "cast through a type that both become",
-    }))
-}
-
-fn literal(value: &Value, span: Span) -> Checked<Typed> {
-    match value {
-        Value::Number(digits, _) => literals::number(&digits.to_string(), span),
-        Value::SingleQuotedString(text) => {
-            Ok(Typed::literal(ScalarValue::Utf8(Some(text.clone())), span))
-        }
-        Value::Boolean(value) => Ok(Typed::literal(ScalarValue::Boolean(Some(*value)), span)),
-        Value::Null => Ok(Typed::literal(ScalarValue::Null, span)),
-        Value::Placeholder(_) => Err(unsupported(span, "a view has no parameters").help("write the value")),
-        _ => Err(unsupported(span, "this kind of literal is not standard SQL").help("write 'text' in single quotes")),
-    }
-}
-
-fn refuse_expression(expr: &ast::Expr, span: Span) -> super::refusal::Refusal {
-    use ast::Expr as E;
-    let (message, help) = match expr {
-        E::Subquery(_) | E::Exists { .. } | E::InSubquery { .. } => (
-            "subqueries are not supported",
-            "make the inner query a view of its own and select from it, or LEFT JOIN a table topic",
-        ),
-        E::AtTimeZone { .. } => ("all timestamps are UTC", "leave AT TIME ZONE out; add an interval for a fixed offset"),
-        E::SimilarTo { .. } | E::RLike { .. } => ("engines disagree on this operator", "write regexp_like(x, pattern)"),
-        E::Like { .. } | E::ILike { .. } => ("LIKE with ESCAPE or ANY is not supported", "write starts_with(x, y), contains(x, y) or regexp_like(x, pattern)"),
-        E::Collate { .. } => ("collations are not supported", "strings compare by their bytes; write lower(x) to fold case"),
-        E::AnyOp { .. } | E::AllOp { .. } => ("ANY and ALL are not supported", "write array_has(list, x) or IN (…)"),
-        E::GroupingSets(_) | E::Cube(_) | E::Rollup(_) => ("grouping sets make rows of several keys", "define one view per key"),
-        E::Array(_) => ("list literals are not supported", "write IN (…), or last_n(x, n) and top_n(x, n) for lists"),
-        E::Wildcard(_) | E::QualifiedWildcard(..) => ("`*` is not an expression", "name the columns"),
-        E::Convert { .. } => ("CONVERT is not supported", "write CAST(x AS type)"),
-        E::Ceil { .. } | E::Floor { .. } => ("only one argument is supported", "write round(x, digits)"),
-        _ => ("this expression is not supported in feature views", "use the operators and functions of the documentation"),
-    };
-    unsupported(span, message).help(help)
 }
 
 /// The functions, for calls.

@@ -51,7 +51,8 @@ impl Scope {
             pii: false,
             joined: None,
         });
-        let fields = view.output.iter().map(|c| Field::new(&c.name, c.column_type.to_arrow(), true));
+        let fields =
+            view.output.iter().map(|c| Field::new(&c.name, c.column_type.to_arrow(), true));
         let schema = Schema::new(fields.collect::<Vec<_>>());
         Self::new(columns.collect(), &schema, true, None, relation.span)
     }
@@ -113,15 +114,18 @@ impl Scope {
         let matches: Vec<usize> = (0..self.columns.len())
             .filter(|&index| {
                 let column = &self.columns[index];
-                column.name == name && relation.as_ref().is_none_or(|relation| column.relation == *relation)
+                column.name == name
+                    && relation.as_ref().is_none_or(|relation| column.relation == *relation)
             })
             .collect();
         match matches.as_slice() {
             [index] => self.readable(*index, span),
             [] => Err(unknown(span, format!("there is no column `{name}`"))
                 .help_nearest(&name, self.columns.iter().map(|column| column.name.as_str()))),
-            [first, ..] => Err(unsupported(span, format!("`{name}` is a column of several relations"))
-                .help(format!("write {}.{name}", self.columns[*first].relation))),
+            [first, ..] => {
+                Err(unsupported(span, format!("`{name}` is a column of several relations"))
+                    .help(format!("write {}.{name}", self.columns[*first].relation)))
+            }
         }
     }
 
@@ -155,7 +159,11 @@ impl ScopeColumn {
     }
 }
 
-fn topic_columns(relation: &Relation, topic: &TopicSchema, joined: Option<JoinKind>) -> Vec<ScopeColumn> {
+fn topic_columns(
+    relation: &Relation,
+    topic: &TopicSchema,
+    joined: Option<JoinKind>,
+) -> Vec<ScopeColumn> {
     let column = |column: &falaj_event::Column| ScopeColumn {
         relation: relation.alias.clone(),
         name: column.name.clone(),

@@ -4,14 +4,18 @@
 //! Does not know topics, types or plans.
 
 use datafusion::sql::sqlparser::ast::{
-    self, CreateTableOptions, CreateView, GroupByExpr, Ident, JoinConstraint, JoinOperator,
-    NamedWindowDefinition, ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr, Spanned, TableFactor,
+    self, CreateTableOptions, CreateView, GroupByExpr, Ident, NamedWindowDefinition, ObjectName,
+    Query, Select, SelectFlavor, SelectItem, SetExpr, Spanned,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{
     Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace,
 };
+
+mod from;
+
+use from::check_from;
 
 use super::header::{self, Header};
 use super::refusal::{Checked, Refusal, Tokens, span_of, unsupported};
@@ -120,7 +124,9 @@ fn at_location(message: String, location: Location) -> Refusal {
 /// The parser writes its place into the message: ` at Line: 3, Column: 14`.
 fn parser_refusal(error: &ParserError, end: Location) -> Refusal {
     let message = match error {
-        ParserError::TokenizerError(message) | ParserError::ParserError(message) => message.as_str(),
+        ParserError::TokenizerError(message) | ParserError::ParserError(message) => {
+            message.as_str()
+        }
         ParserError::RecursionLimitExceeded => "the expression is nested too deeply",
     };
     let Some((text, place)) = message.rsplit_once(" at Line: ") else {
@@ -128,7 +134,9 @@ fn parser_refusal(error: &ParserError, end: Location) -> Refusal {
     };
     let mut numbers = place.split(", Column: ").map(|n| n.trim().parse::<u64>());
     match (numbers.next(), numbers.next()) {
-        (Some(Ok(line)), Some(Ok(column))) => at_location(text.to_owned(), Location::new(line, column)),
+        (Some(Ok(line)), Some(Ok(column))) => {
+            at_location(text.to_owned(), Location::new(line, column))
+        }
         _ => Refusal::new("syntax", Span::new(end, end), text),
     }
 }
@@ -145,7 +153,8 @@ fn take_as_of(tokens: &mut [TokenWithSpan]) -> Checked<Vec<Span>> {
             continue;
         }
         let next = |ahead: usize| words.get(position + ahead).map(|&index| &tokens[index].token);
-        let after = |ahead: usize, word: &str| next(ahead).is_some_and(|token| is_word(token, word));
+        let after =
+            |ahead: usize, word: &str| next(ahead).is_some_and(|token| is_word(token, word));
         let span = tokens[index].span;
         if after(1, "left") && (after(2, "join") || after(2, "outer") && after(3, "join")) {
             places.push(span);
@@ -169,7 +178,11 @@ fn check_view(view: &CreateView, tokens: Tokens, as_of: &[Span]) -> Checked<Stat
         Err(unsupported(tokens.word(word, start), message).help(help))
     };
     if view.or_replace || view.or_alter {
-        return refuse("or", "a definition replaces its older version by itself", "write CREATE VIEW");
+        return refuse(
+            "or",
+            "a definition replaces its older version by itself",
+            "write CREATE VIEW",
+        );
     }
     if view.materialized {
         return refuse("materialized", "every feature view is materialised", "write CREATE VIEW");
@@ -182,7 +195,8 @@ fn check_view(view: &CreateView, tokens: Tokens, as_of: &[Span]) -> Checked<Stat
         return refuse("if", "a definition always exists", "leave IF NOT EXISTS out");
     }
     if !view.columns.is_empty() {
-        return Err(unsupported(name_span, "columns are named in the SELECT list").help("write AS after each"));
+        return Err(unsupported(name_span, "columns are named in the SELECT list")
+            .help("write AS after each"));
     }
     let plain = matches!(&view.options, CreateTableOptions::None)
         && view.cluster_by.is_empty()
@@ -199,7 +213,10 @@ fn check_view(view: &CreateView, tokens: Tokens, as_of: &[Span]) -> Checked<Stat
     let statement = check_select(select, &tokens, as_of)?;
     Ok(Statement {
         name,
-        normalised: format!("{view} -- asof {:?}", statement.joins.iter().map(|j| j.as_of).collect::<Vec<_>>()),
+        normalised: format!(
+            "{view} -- asof {:?}",
+            statement.joins.iter().map(|j| j.as_of).collect::<Vec<_>>()
+        ),
         ..statement
     })
 }
@@ -240,7 +257,10 @@ fn check_query<'a>(query: &'a Query, tokens: &Tokens) -> Checked<&'a Select> {
             return Err(unsupported(place(&word, from), format!("{op} has no key of its own"))
                 .help("define one view per input, or one topic that both write to"));
         }
-        _ => return Err(unsupported(body, "a view is one SELECT").help("write CREATE VIEW name AS SELECT …")),
+        _ => {
+            return Err(unsupported(body, "a view is one SELECT")
+                .help("write CREATE VIEW name AS SELECT …"));
+        }
     };
     if query.order_by.is_some() {
         return Err(unsupported(place("order", body.end), "the rows of a view have no order")
@@ -259,7 +279,11 @@ fn check_query<'a>(query: &'a Query, tokens: &Tokens) -> Checked<&'a Select> {
         && query.settings.is_none()
         && query.format_clause.is_none()
         && query.pipe_operators.is_empty();
-    if plain { Ok(select) } else { Err(unsupported(body, "a view is one plain SELECT").help("leave the rest out")) }
+    if plain {
+        Ok(select)
+    } else {
+        Err(unsupported(body, "a view is one plain SELECT").help("leave the rest out"))
+    }
 }
 
 fn check_select(select: &Select, tokens: &Tokens, as_of: &[Span]) -> Checked<Statement> {
@@ -269,15 +293,25 @@ fn check_select(select: &Select, tokens: &Tokens, as_of: &[Span]) -> Checked<Sta
     let group_by = match &select.group_by {
         GroupByExpr::Expressions(exprs, modifiers) if modifiers.is_empty() => exprs.clone(),
         GroupByExpr::Expressions(..) => {
-            return Err(unsupported(tokens.word("group", start.start), "GROUP BY modifiers make rows of several keys")
-                .help("list the key columns only"));
+            return Err(unsupported(
+                tokens.word("group", start.start),
+                "GROUP BY modifiers make rows of several keys",
+            )
+            .help("list the key columns only"));
         }
         GroupByExpr::All(_) => {
-            return Err(unsupported(tokens.word("group", start.start), "GROUP BY ALL hides the key")
-                .help("name the key columns: GROUP BY card_id"));
+            return Err(unsupported(
+                tokens.word("group", start.start),
+                "GROUP BY ALL hides the key",
+            )
+            .help("name the key columns: GROUP BY card_id"));
         }
     };
-    let items = select.projection.iter().map(|item| check_item(item, start)).collect::<Checked<Vec<_>>>()?;
+    let items = select
+        .projection
+        .iter()
+        .map(|item| check_item(item, start))
+        .collect::<Checked<Vec<_>>>()?;
     Ok(Statement {
         header: empty_header(),
         name: String::new(),
@@ -307,14 +341,17 @@ fn empty_header() -> Header {
 fn refuse_clauses(select: &Select, tokens: &Tokens, start: Span) -> Checked<()> {
     let word = |word: &str| tokens.word(word, start.start);
     if select.distinct.is_some() {
-        return Err(unsupported(word("distinct"), "SELECT DISTINCT has no key").help("write GROUP BY with the key columns"));
+        return Err(unsupported(word("distinct"), "SELECT DISTINCT has no key")
+            .help("write GROUP BY with the key columns"));
     }
     if let Some(qualify) = &select.qualify {
         return Err(unsupported(span_of(qualify, start), "a view keeps a row for every key")
             .help("leave QUALIFY out: a view's row is already the one of the key's latest event"));
     }
     if select.top.is_some() {
-        return Err(unsupported(word("top"), "a view keeps a row for every key").help("leave TOP out"));
+        return Err(
+            unsupported(word("top"), "a view keeps a row for every key").help("leave TOP out")
+        );
     }
     let plain = select.optimizer_hints.is_empty()
         && select.select_modifiers.is_none()
@@ -331,103 +368,9 @@ fn refuse_clauses(select: &Select, tokens: &Tokens, start: Span) -> Checked<()> 
     if plain {
         return Ok(());
     }
-    Err(unsupported(start, "this SELECT has a clause that feature views do not have")
-        .help("a view is SELECT … FROM … [LEFT JOIN …] [WHERE …] [GROUP BY … [HAVING …]] [WINDOW …]"))
-}
-
-fn check_from(
-    select: &Select,
-    tokens: &Tokens,
-    start: Span,
-    as_of: &[Span],
-) -> Checked<(Relation, Vec<JoinClause>)> {
-    let from = match select.from.as_slice() {
-        [from] => from,
-        [] => {
-            return Err(unsupported(start, "a view reads a topic or a view").help("add FROM topic"));
-        }
-        [_, second, ..] => {
-            return Err(unsupported(span_of(&second.relation, start), "a comma in FROM is a cross join")
-                .help("write LEFT JOIN t ON l.k = t.k"));
-        }
-    };
-    let source = relation(&from.relation, start)?;
-    let mut joins = Vec::new();
-    let mut before = source.span.start;
-    for join in &from.joins {
-        let relation = relation(&join.relation, start)?;
-        let here = relation.span.start;
-        let as_of = as_of.iter().any(|span| span.start > before && span.start < here);
-        let on = join_condition(&join.join_operator, &relation, tokens, before)?;
-        before = here;
-        joins.push(JoinClause { as_of, relation, on });
-    }
-    Ok((source, joins))
-}
-
-fn join_condition(
-    operator: &JoinOperator,
-    relation: &Relation,
-    tokens: &Tokens,
-    before: Location,
-) -> Checked<ast::Expr> {
-    let word = |word: &str| tokens.word(word, before);
-    let left_only = "write LEFT JOIN t ON l.k = t.k: a view keeps a row for every key; drop rows with WHERE t.k IS NOT NULL";
-    let constraint = match operator {
-        JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => constraint,
-        JoinOperator::Join(_) => return Err(unsupported(word("join"), "inner joins are not supported").help(left_only)),
-        JoinOperator::Inner(_) => return Err(unsupported(word("inner"), "inner joins are not supported").help(left_only)),
-        JoinOperator::Right(_) | JoinOperator::RightOuter(_) => {
-            return Err(unsupported(word("right"), "right joins are not supported")
-                .help("start FROM the events and LEFT JOIN the table"));
-        }
-        JoinOperator::FullOuter(_) => return Err(unsupported(word("full"), "full joins are not supported").help(left_only)),
-        JoinOperator::CrossJoin(_) => return Err(unsupported(word("cross"), "cross joins are not supported").help(left_only)),
-        JoinOperator::AsOf { .. } => {
-            return Err(unsupported(word("asof"), "this spelling of ASOF JOIN is not supported")
-                .help("write `ASOF LEFT JOIN t ON l.k = t.k AND l.event_time >= t.event_time`"));
-        }
-        _ => return Err(unsupported(relation.span, "this kind of join is not supported").help(left_only)),
-    };
-    match constraint {
-        JoinConstraint::On(on) => Ok(on.clone()),
-        JoinConstraint::Using(_) | JoinConstraint::Natural | JoinConstraint::None => {
-            Err(unsupported(relation.span, "a join names both sides of its condition")
-                .help("write ON l.k = t.k"))
-        }
-    }
-}
-
-fn relation(factor: &TableFactor, outer: Span) -> Checked<Relation> {
-    let span = span_of(factor, outer);
-    let TableFactor::Table {
-        name, alias, args, with_hints, version, with_ordinality, partitions, json_path, sample, index_hints,
-    } = factor
-    else {
-        return Err(unsupported(span, "subqueries are not supported")
-            .help("make the inner query a view of its own and select from it"));
-    };
-    let plain = args.is_none()
-        && with_hints.is_empty()
-        && version.is_none()
-        && !with_ordinality
-        && partitions.is_empty()
-        && json_path.is_none()
-        && sample.is_none()
-        && index_hints.is_empty();
-    if !plain {
-        return Err(unsupported(span, "only a topic or a view by its name can be read").help("write FROM name [AS alias]"));
-    }
-    let parts: Option<Vec<String>> = name.0.iter().map(|part| part.as_ident().map(fold)).collect();
-    let parts = parts.ok_or_else(|| unsupported(span, "only a topic or a view by its name can be read"))?;
-    let alias = match alias {
-        Some(alias) if !alias.columns.is_empty() => {
-            return Err(unsupported(span, "columns are renamed in the SELECT list").help("write FROM name AS alias"));
-        }
-        Some(alias) => fold(&alias.name),
-        None => parts.last().cloned().unwrap_or_default(),
-    };
-    Ok(Relation { name: parts.join("."), alias, span: span_of(name, span) })
+    Err(unsupported(start, "this SELECT has a clause that feature views do not have").help(
+        "a view is SELECT … FROM … [LEFT JOIN …] [WHERE …] [GROUP BY … [HAVING …]] [WINDOW …]",
+    ))
 }
 
 fn check_item(item: &SelectItem, outer: Span) -> Checked<Item> {
@@ -445,11 +388,15 @@ fn check_item(item: &SelectItem, outer: Span) -> Checked<Item> {
             }
         },
         SelectItem::ExprWithAliases { expr, .. } => {
-            return Err(unsupported(span_of(expr, outer), "one expression is one column").help("write … AS name"));
+            return Err(unsupported(span_of(expr, outer), "one expression is one column")
+                .help("write … AS name"));
         }
         SelectItem::QualifiedWildcard(..) | SelectItem::Wildcard(_) => {
-            return Err(unsupported(span_of(item, outer), "`*` would change the view with every new column")
-                .help("name the columns"));
+            return Err(unsupported(
+                span_of(item, outer),
+                "`*` would change the view with every new column",
+            )
+            .help("name the columns"));
         }
     };
     if !is_plain_name(&name) {

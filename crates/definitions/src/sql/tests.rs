@@ -12,7 +12,12 @@ mod meaning;
 mod refused;
 
 /// `name type` per column; `?` after a type makes it nullable, `!` personal.
-pub(crate) fn topic(name: &str, kind: TopicKind, columns: &[&str], key: &[&str]) -> Arc<TopicDefinition> {
+pub(crate) fn topic(
+    name: &str,
+    kind: TopicKind,
+    columns: &[&str],
+    key: &[&str],
+) -> Arc<TopicDefinition> {
     let columns: Vec<Column> = columns
         .iter()
         .map(|text| {
@@ -60,16 +65,37 @@ pub(crate) fn topics() -> Topics {
         "payments",
         TopicKind::Event,
         &[
-            "event_time timestamp", "payment_id string", "card_id string", "merchant_id string", "amount decimal(12,2)",
-            "fee float64?", "quantity int32?", "country string?", "approved bool?", "day date?", "email string!", "scores list<float64>?",
+            "event_time timestamp",
+            "payment_id string",
+            "card_id string",
+            "merchant_id string",
+            "amount decimal(12,2)",
+            "fee float64?",
+            "quantity int32?",
+            "country string?",
+            "approved bool?",
+            "day date?",
+            "email string!",
+            "scores list<float64>?",
         ],
         &["payment_id"],
     ));
-    topics.insert(topic("logins", TopicKind::Event, &["event_time timestamp", "card_id string", "ok bool"], &["card_id"]));
+    topics.insert(topic(
+        "logins",
+        TopicKind::Event,
+        &["event_time timestamp", "card_id string", "ok bool"],
+        &["card_id"],
+    ));
     topics.insert(topic(
         "merchants",
         TopicKind::Table,
-        &["merchant_id string", "event_time timestamp", "category string?", "risk float64?", "owner_email string!"],
+        &[
+            "merchant_id string",
+            "event_time timestamp",
+            "category string?",
+            "risk float64?",
+            "owner_email string!",
+        ],
         &["merchant_id"],
     ));
     topics.insert(topic(
@@ -84,7 +110,8 @@ pub(crate) fn topics() -> Topics {
 pub(crate) const CARD_HOURLY: &str = "-- hop: 1 minute\nCREATE VIEW card_hourly AS SELECT card_id, count(*) OVER w AS n, sum(amount) OVER w AS total, avg(fee) OVER w AS fee FROM payments WINDOW w AS (PARTITION BY card_id ORDER BY event_time RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW)";
 
 pub(crate) fn views(topics: &Topics) -> BTreeMap<String, Arc<ViewPlan>> {
-    let view = plan_view(Path::new("card_hourly.sql"), CARD_HOURLY, topics, &BTreeMap::new()).unwrap();
+    let view =
+        plan_view(Path::new("card_hourly.sql"), CARD_HOURLY, topics, &BTreeMap::new()).unwrap();
     BTreeMap::from([(view.name.clone(), Arc::new(view))])
 }
 
@@ -103,7 +130,9 @@ pub(crate) fn planned(text: &str) -> ViewPlan {
 
 /// A view over payments with these select items after the key, all windows `w` of one hour.
 pub(crate) fn hourly(items: &str) -> String {
-    format!("CREATE VIEW v AS SELECT card_id, {items} FROM payments WINDOW w AS (PARTITION BY card_id ORDER BY event_time RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW)")
+    format!(
+        "CREATE VIEW v AS SELECT card_id, {items} FROM payments WINDOW w AS (PARTITION BY card_id ORDER BY event_time RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW)"
+    )
 }
 
 fn keyed(plan: &ViewPlan) -> (&[usize], &[crate::plan::AggregateCall]) {

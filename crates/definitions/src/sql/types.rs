@@ -78,17 +78,24 @@ pub(crate) fn cast_type(name: &ast::DataType, span: Span) -> Checked<DataType> {
             DataType::UInt32
         }
         Sql::Real | Sql::Float4 => DataType::Float32,
-        Sql::Double(ExactNumberInfo::None) | Sql::DoublePrecision | Sql::Float8 => DataType::Float64,
+        Sql::Double(ExactNumberInfo::None) | Sql::DoublePrecision | Sql::Float8 => {
+            DataType::Float64
+        }
         Sql::Decimal(info) | Sql::Numeric(info) | Sql::Dec(info) => decimal(info, span)?,
         Sql::Varchar(None) | Sql::Text | Sql::String(None) => DataType::Utf8,
         Sql::Bytea | Sql::Blob(None) => DataType::Binary,
         Sql::Date => DataType::Date32,
-        Sql::Timestamp(None, TimezoneInfo::None | TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => timestamp(),
+        Sql::Timestamp(
+            None,
+            TimezoneInfo::None | TimezoneInfo::WithTimeZone | TimezoneInfo::Tz,
+        ) => timestamp(),
         Sql::Float(_) => {
-            return Err(mistyped(span, "FLOAT is 32 bits in DuckDB and 64 in PostgreSQL").help("write REAL or DOUBLE"));
+            return Err(mistyped(span, "FLOAT is 32 bits in DuckDB and 64 in PostgreSQL")
+                .help("write REAL or DOUBLE"));
         }
         Sql::Varchar(Some(_)) | Sql::Char(_) | Sql::Character(_) | Sql::CharacterVarying(_) => {
-            return Err(mistyped(span, "engines disagree on string types with a length").help("write VARCHAR"));
+            return Err(mistyped(span, "engines disagree on string types with a length")
+                .help("write VARCHAR"));
         }
         other => {
             return Err(mistyped(span, format!("{other} is not a column type")).help(
@@ -99,14 +106,19 @@ pub(crate) fn cast_type(name: &ast::DataType, span: Span) -> Checked<DataType> {
 }
 
 fn decimal(info: &ExactNumberInfo, span: Span) -> Checked<DataType> {
-    let wrong = |message: &str| mistyped(span, message.to_owned()).help("write DECIMAL(p,s) with 1 <= p <= 38 and 0 <= s <= p");
+    let wrong = |message: &str| {
+        mistyped(span, message.to_owned())
+            .help("write DECIMAL(p,s) with 1 <= p <= 38 and 0 <= s <= p")
+    };
     let (precision, scale) = match info {
         ExactNumberInfo::None => return Err(wrong("engines disagree on DECIMAL without digits")),
         ExactNumberInfo::Precision(precision) => (*precision, 0),
         ExactNumberInfo::PrecisionAndScale(precision, scale) => (*precision, *scale),
     };
     match (u8::try_from(precision), i8::try_from(scale)) {
-        (Ok(p), Ok(s)) if (1..=38).contains(&p) && s >= 0 && s.unsigned_abs() <= p => Ok(DataType::Decimal128(p, s)),
+        (Ok(p), Ok(s)) if (1..=38).contains(&p) && s >= 0 && s.unsigned_abs() <= p => {
+            Ok(DataType::Decimal128(p, s))
+        }
         _ => Err(wrong("no such decimal")),
     }
 }

@@ -3,18 +3,16 @@
 //! Does not know files or how plans are executed.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast::{self, visit_expressions};
+use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::Span;
 use falaj_event::{TopicKind, TopicSchema, ViewId, hash::domain_hash};
 
-use super::aggregates;
 use super::build::{Columns, ProgramColumn, column, compile, named};
-use super::frames;
 use super::joins;
 use super::keyed::{Keyed, Mode, RowNames};
+use super::keys::{calls, key_expressions, mode};
 use super::refusal::{Checked, Refusal, mistyped, span_of, unknown, unsupported};
 use super::scalar::Translator;
 use super::scope::Scope;
@@ -36,11 +34,11 @@ pub(crate) struct World<'a> {
 }
 
 /// What all shapes of views have.
-struct Base<'a> {
-    statement: &'a Statement,
-    source: Source,
+pub(super) struct Base<'a> {
+    pub statement: &'a Statement,
+    pub source: Source,
     joins: Vec<Join>,
-    scope: Scope,
+    pub scope: Scope,
     input: String,
 }
 
@@ -102,8 +100,11 @@ fn base<'a>(statement: &'a Statement, world: &World<'_>) -> Checked<Base<'a>> {
         (Source::View(Arc::clone(view)), Scope::view(relation, view)?)
     } else {
         let there = world.topics.names().chain(world.views.keys().map(String::as_str));
-        return Err(unknown(relation.span, format!("there is no topic or view `{}`", relation.name))
-            .help_nearest(&relation.name, there));
+        return Err(unknown(
+            relation.span,
+            format!("there is no topic or view `{}`", relation.name),
+        )
+        .help_nearest(&relation.name, there));
     };
     let mut joins = Vec::new();
     let mut inputs = vec![input_text(&source)];
@@ -129,7 +130,8 @@ fn topic_text(topic: &TopicSchema) -> String {
 
 fn hash(base: &Base<'_>) -> falaj_event::Hash256 {
     let header = &base.statement.header;
-    let options = format!("ttl {:?} retain {} hop {:?}", header.ttl_us, header.retain_us, header.hop);
+    let options =
+        format!("ttl {:?} retain {} hop {:?}", header.ttl_us, header.retain_us, header.hop);
     domain_hash(
         b"falaj.view.v1",
         &[
@@ -154,127 +156,6 @@ fn unique_names(statement: &Statement) -> Result<(), Vec<Refusal>> {
     if refusals.is_empty() { Ok(()) } else { Err(refusals) }
 }
 
-fn mode(statement: &Statement) -> Checked<Mode> {
-    if !statement.group_by.is_empty() {
-        return Ok(Mode::Groups);
-    }
-    let mut windows = false;
-    let mut lone: Option<(String, Span)> = None;
-    for item in &statement.items {
-        for call in calls(&item.expr) {
-            windows |= call.over.is_some();
-            let name = call.name.to_string().to_lowercase();
-            if call.over.is_none() && aggregates::is_aggregate(&name) {
-                lone.get_or_insert((name, span_of(&call.name, item.span)));
-            }
-        }
-    }
-    match lone {
-        Some((name, span)) if !windows => Err(unsupported(span, format!("{name} without GROUP BY has no key"))
-            .help("add GROUP BY key, or OVER (PARTITION BY key ORDER BY event_time RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW)")),
-        _ if windows => Ok(Mode::Windows),
-        _ => Ok(Mode::Latest),
-    }
-}
-
-/// All function calls in an expression.
-pub(crate) fn calls(expr: &ast::Expr) -> Vec<ast::Function> {
-    let mut calls = Vec::new();
-    let _: ControlFlow<()> = visit_expressions(expr, |expr| {
-        if let ast::Expr::Function(call) = expr {
-            calls.push(call.clone());
-        }
-        ControlFlow::Continue(())
-    });
-    calls
-}
-
-/// Key expressions of a keyed view, with their places.
-fn key_expressions(base: &Base<'_>, mode: Mode) -> Checked<Vec<(ast::Expr, Span)>> {
-    let statement = base.statement;
-    match (mode, &base.source) {
-        (Mode::Groups, _) => statement.group_by.iter().map(|expr| group_expression(expr, statement)).collect(),
-        (Mode::Windows, _) => partition(base),
-        (Mode::Latest, Source::Topic(topic)) => Ok(topic
-            .key
-            .iter()
-            .map(|&index| {
-                let name = ast::Ident::new(&topic.columns[index].name);
-                let path = vec![ast::Ident::new(&statement.source.alias), name];
-                (ast::Expr::CompoundIdentifier(path), statement.source.span)
-            })
-            .collect()),
-        (Mode::Latest, Source::View(_)) => Ok(Vec::new()),
-    }
-}
-
-/// `GROUP BY 1` and `GROUP BY alias` name items of the SELECT list.
-pub(crate) fn group_expression(expr: &ast::Expr, statement: &Statement) -> Checked<(ast::Expr, Span)> {
-    let span = span_of(expr, statement.span);
-    match expr {
-        ast::Expr::Value(value) => {
-            let item = value.value.to_string().parse::<usize>().ok().and_then(|n| statement.items.get(n.checked_sub(1)?));
-            match item {
-                Some(item) => Ok((item.expr.clone(), span)),
-                None => Err(unsupported(span, "a constant is no key").help("name the key columns: GROUP BY card_id")),
-            }
-        }
-        ast::Expr::Identifier(ident) => {
-            let name = fold(ident);
-            let aliased = statement.items.iter().find(|item| {
-                item.name == name && !matches!(item.expr, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_))
-            });
-            Ok((aliased.map_or_else(|| expr.clone(), |item| item.expr.clone()), span))
-        }
-        ast::Expr::Tuple(_) | ast::Expr::GroupingSets(_) | ast::Expr::Cube(_) | ast::Expr::Rollup(_) => {
-            Err(unsupported(span, "grouping sets make rows of several keys").help("define one view per key"))
-        }
-        other => Ok((other.clone(), span)),
-    }
-}
-
-/// The one PARTITION BY of all windows.
-fn partition(base: &Base<'_>) -> Checked<Vec<(ast::Expr, Span)>> {
-    let statement = base.statement;
-    let mut first: Option<Vec<usize>> = None;
-    let mut found = Vec::new();
-    for item in &statement.items {
-        for call in calls(&item.expr) {
-            let Some(over) = &call.over else { continue };
-            let window = frames::resolve(over, &statement.windows, span_of(&call.name, item.span))?;
-            let columns = partition_columns(&window, base)?;
-            match &first {
-                None => {
-                    found = window.partition_by.iter().map(|e| (e.clone(), span_of(e, window.span))).collect();
-                    first = Some(columns);
-                }
-                Some(known) if *known == columns => {}
-                Some(_) => {
-                    let span = window.partition_by.first().map_or(window.span, |e| span_of(e, window.span));
-                    return Err(unsupported(span, "a view has one key: all windows partition by the same columns")
-                        .help("define one view per key"));
-                }
-            }
-        }
-    }
-    Ok(found)
-}
-
-fn partition_columns(window: &frames::Window, base: &Base<'_>) -> Checked<Vec<usize>> {
-    if window.partition_by.is_empty() {
-        return Err(unsupported(window.span, "a window without PARTITION BY has no key").help("add PARTITION BY card_id"));
-    }
-    let column = |expr: &ast::Expr| {
-        let span = span_of(expr, window.span);
-        match expr {
-            ast::Expr::Identifier(ident) => base.scope.find(std::slice::from_ref(ident), span),
-            ast::Expr::CompoundIdentifier(path) => base.scope.find(path, span),
-            _ => Err(unsupported(span, "a key is made of columns").help("compute it in the producer, or GROUP BY the expression")),
-        }
-    };
-    window.partition_by.iter().map(column).collect()
-}
-
 fn keyed(base: &Base<'_>, mode: Mode) -> Result<Parts, Vec<Refusal>> {
     let statement = base.statement;
     let key_exprs = key_expressions(base, mode).map_err(one)?;
@@ -296,13 +177,21 @@ fn keyed(base: &Base<'_>, mode: Mode) -> Result<Parts, Vec<Refusal>> {
         key_spans.push(span);
     }
     let mut refusals = Vec::new();
-    let predicate = take(where_clause(statement, |expr, span| state.condition(expr, "WHERE", span)), &mut refusals).flatten();
+    let predicate = take(
+        where_clause(statement, |expr, span| state.condition(expr, "WHERE", span)),
+        &mut refusals,
+    )
+    .flatten();
     let mut columns = Vec::new();
     let mut output = Vec::new();
     for item in &statement.items {
         state.class = CostClass::Plain;
         if let Some(typed) = take(item_column(&mut state, item), &mut refusals) {
-            output.push(OutputColumn { name: item.name.clone(), column_type: typed.column_type.clone(), class: state.class });
+            output.push(OutputColumn {
+                name: item.name.clone(),
+                column_type: typed.column_type.clone(),
+                class: state.class,
+            });
             columns.push(typed);
         }
     }
@@ -336,7 +225,11 @@ fn where_clause(
     statement: &Statement,
     condition: impl FnOnce(&ast::Expr, Span) -> Checked<usize>,
 ) -> Checked<Option<usize>> {
-    statement.selection.as_ref().map(|expr| condition(expr, span_of(expr, statement.span))).transpose()
+    statement
+        .selection
+        .as_ref()
+        .map(|expr| condition(expr, span_of(expr, statement.span)))
+        .transpose()
 }
 
 fn add_key(state: &mut Keyed<'_>, expr: ast::Expr, span: Span) -> Checked<()> {
@@ -346,13 +239,17 @@ fn add_key(state: &mut Keyed<'_>, expr: ast::Expr, span: Span) -> Checked<()> {
         return Err(mistyped(span, format!("a key cannot be {}", item.column_type))
             .help("use an integer, string, date or decimal column"));
     }
-    let reactive = state.scope.reads(&item.expr).find(|&column| {
-        state.scope.columns[column].joined == Some(crate::plan::JoinKind::Left)
-    });
+    let reactive = state
+        .scope
+        .reads(&item.expr)
+        .find(|&column| state.scope.columns[column].joined == Some(crate::plan::JoinKind::Left));
     if let Some(column) = reactive {
         let name = &state.scope.columns[column].name;
-        return Err(unsupported(span, format!("`{name}` changes with its table: as a key it would move events between rows"))
-            .help("take the key from the events, or ASOF LEFT JOIN the table"));
+        return Err(unsupported(
+            span,
+            format!("`{name}` changes with its table: as a key it would move events between rows"),
+        )
+        .help("take the key from the events, or ASOF LEFT JOIN the table"));
     }
     if state.keys.contains(&index) {
         return Err(unsupported(span, "the key names a column twice").help("name it once"));
@@ -371,7 +268,8 @@ fn having(state: &mut Keyed<'_>) -> Checked<Option<ProgramColumn>> {
     let Some(expr) = &state.statement.having else { return Ok(None) };
     let span = span_of(expr, state.statement.span);
     if state.mode != Mode::Groups {
-        return Err(unsupported(span, "HAVING needs GROUP BY").help("write WHERE, or a view over this view"));
+        return Err(unsupported(span, "HAVING needs GROUP BY")
+            .help("write WHERE, or a view over this view"));
     }
     let typed = Translator { names: state }.translate(expr, span)?;
     if typed.family() != Family::Bool {
@@ -387,7 +285,9 @@ fn output_key(columns: &[ProgramColumn], state: &Keyed<'_>, spans: &[Span]) -> C
             columns.iter().position(|column| column.expr == wanted).ok_or_else(|| {
                 let expr = &state.key_exprs[position];
                 let name = match expr {
-                    ast::Expr::CompoundIdentifier(path) => path.last().map(fold).unwrap_or_default(),
+                    ast::Expr::CompoundIdentifier(path) => {
+                        path.last().map(fold).unwrap_or_default()
+                    }
                     other => other.to_string(),
                 };
                 let span = spans.get(position).copied().unwrap_or(state.statement.span);
@@ -403,7 +303,10 @@ fn horizon(state: &Keyed<'_>, predicate: Option<usize>) -> Option<u64> {
         let expr = &state.prepare.items[index].expr;
         state.scope.reads(expr).any(|column| state.scope.columns[column].joined.is_some())
     };
-    if state.over_view || !state.bare.is_empty() || state.keys.iter().chain(&predicate).any(reads_join) {
+    if state.over_view
+        || !state.bare.is_empty()
+        || state.keys.iter().chain(&predicate).any(reads_join)
+    {
         return None;
     }
     let lengths = state.aggregates.iter().map(|call| match call.frame {
@@ -420,18 +323,26 @@ fn per_row(base: &Base<'_>, view: &ViewPlan) -> Result<Parts, Vec<Refusal>> {
     let mut prepare = Columns::default();
     let mut refusals = Vec::new();
     if let Some(having) = &statement.having {
-        refusals.push(unsupported(span_of(having, statement.span), "HAVING needs GROUP BY").help("write WHERE"));
+        refusals.push(
+            unsupported(span_of(having, statement.span), "HAVING needs GROUP BY")
+                .help("write WHERE"),
+        );
     }
     let mut translate = |expr: &ast::Expr, place: &'static str, span: Span| {
         let mut names = RowNames { scope, place };
         windowless(expr, span)?;
         let typed = Translator { names: &mut names }.translate(expr, span)?;
         if place == "WHERE" && typed.family() != Family::Bool {
-            return Err(mistyped(typed.span, format!("WHERE needs a boolean, this is {}", typed.data_type)));
+            return Err(mistyped(
+                typed.span,
+                format!("WHERE needs a boolean, this is {}", typed.data_type),
+            ));
         }
         prepare.add(typed)
     };
-    let predicate = take(where_clause(statement, |expr, span| translate(expr, "WHERE", span)), &mut refusals).flatten();
+    let predicate =
+        take(where_clause(statement, |expr, span| translate(expr, "WHERE", span)), &mut refusals)
+            .flatten();
     let mut outputs = Vec::new();
     for item in &statement.items {
         outputs.extend(take(translate(&item.expr, "a view over a view", item.span), &mut refusals));
@@ -439,11 +350,22 @@ fn per_row(base: &Base<'_>, view: &ViewPlan) -> Result<Parts, Vec<Refusal>> {
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    let key: Vec<usize> = view.output_key.iter().map(|&index| key_column(&prepare, scope, index, statement)).collect::<Checked<_>>().map_err(one)?;
-    let output_key = key.iter().filter_map(|key| outputs.iter().position(|output| output == key)).collect();
+    let key: Vec<usize> = view
+        .output_key
+        .iter()
+        .map(|&index| key_column(&prepare, scope, index, statement))
+        .collect::<Checked<_>>()
+        .map_err(one)?;
+    let output_key =
+        key.iter().filter_map(|key| outputs.iter().position(|output| output == key)).collect();
     let missing = key.iter().find(|key| !outputs.contains(key));
     if missing.is_some() {
-        return Err(one(Refusal::new("key", statement.source.span, "a key column is only read, not selected").help("select it")));
+        return Err(one(Refusal::new(
+            "key",
+            statement.source.span,
+            "a key column is only read, not selected",
+        )
+        .help("select it")));
     }
     let output = statement.items.iter().zip(&outputs).map(|(item, &index)| OutputColumn {
         name: item.name.clone(),
@@ -466,19 +388,33 @@ fn per_row(base: &Base<'_>, view: &ViewPlan) -> Result<Parts, Vec<Refusal>> {
     })
 }
 
-fn key_column(prepare: &Columns, scope: &Scope, index: usize, statement: &Statement) -> Checked<usize> {
+fn key_column(
+    prepare: &Columns,
+    scope: &Scope,
+    index: usize,
+    statement: &Statement,
+) -> Checked<usize> {
     let wanted = scope.expr(index);
     prepare.items.iter().position(|item| item.expr == wanted).ok_or_else(|| {
         let name = &scope.columns[index].name;
-        Refusal::new("key", statement.source.span, format!("the key column `{name}` is not selected"))
-            .help(format!("add {name} to the SELECT list: rows keep the key of the view that they come from"))
+        Refusal::new(
+            "key",
+            statement.source.span,
+            format!("the key column `{name}` is not selected"),
+        )
+        .help(format!(
+            "add {name} to the SELECT list: rows keep the key of the view that they come from"
+        ))
     })
 }
 
 fn windowless(expr: &ast::Expr, outer: Span) -> Checked<()> {
     match calls(expr).iter().find(|call| call.over.is_some()) {
-        Some(call) => Err(unsupported(span_of(&call.name, outer), "windows over a view are not supported: a view has one row per key")
-            .help("put the window into the view that reads the topic")),
+        Some(call) => Err(unsupported(
+            span_of(&call.name, outer),
+            "windows over a view are not supported: a view has one row per key",
+        )
+        .help("put the window into the view that reads the topic")),
         None => Ok(()),
     }
 }

@@ -4,10 +4,8 @@
 
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{Case, Cast, Expr};
-use datafusion::sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, FunctionArguments,
-};
+use datafusion::logical_expr::{Case, Cast, Expr, Operator};
+use datafusion::sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::{Translator, Typed, check_families, function_named, timestamp};
@@ -18,11 +16,32 @@ use crate::sql::statement::fold;
 use crate::sql::types::Family;
 
 const PARTS: [&str; 14] = [
-    "year", "isoyear", "quarter", "month", "week", "day", "doy", "dow", "isodow", "hour", "minute", "second",
-    "millisecond", "microsecond",
+    "year",
+    "isoyear",
+    "quarter",
+    "month",
+    "week",
+    "day",
+    "doy",
+    "dow",
+    "isodow",
+    "hour",
+    "minute",
+    "second",
+    "millisecond",
+    "microsecond",
 ];
 const UNITS: [&str; 10] = [
-    "year", "quarter", "month", "week", "day", "hour", "minute", "second", "millisecond", "microsecond",
+    "year",
+    "quarter",
+    "month",
+    "week",
+    "day",
+    "hour",
+    "minute",
+    "second",
+    "millisecond",
+    "microsecond",
 ];
 
 impl Translator<'_> {
@@ -33,13 +52,16 @@ impl Translator<'_> {
             _ => None,
         };
         let Some(name) = name else {
-            return Err(unknown(span, format!("unknown function `{}`", call.name)).help("functions have no schema"));
+            return Err(unknown(span, format!("unknown function `{}`", call.name))
+                .help("functions have no schema"));
         };
         if call.over.is_some() || aggregates::is_aggregate(&name) {
             return self.names.aggregate(call, &name, span);
         }
         if let Some(message) = aggregates::advice(&name) {
-            return Err(unsupported(span, format!("the aggregate {name} is not supported")).help(message));
+            return Err(
+                unsupported(span, format!("the aggregate {name} is not supported")).help(message)
+            );
         }
         let args = plain_arguments(call, &name, span)?;
         if function_named(&name).is_none() {
@@ -52,32 +74,59 @@ impl Translator<'_> {
     }
 
     /// Calls a listed function.
-    pub(super) fn call_named(&mut self, name: &str, args: &[&ast::Expr], span: Span) -> Checked<Typed> {
+    pub(super) fn call_named(
+        &mut self,
+        name: &str,
+        args: &[&ast::Expr],
+        span: Span,
+    ) -> Checked<Typed> {
         let Some(function) = function_named(name) else { return Err(unlisted(name, span)) };
         if args.len() < function.fewest || args.len() > function.most {
             let wanted = match (function.fewest, function.most) {
                 (a, b) if a == b => format!("{a}"),
                 (a, b) => format!("{a} to {b}"),
             };
-            return Err(mistyped(span, format!("{name} takes {wanted} arguments, not {}", args.len())));
+            return Err(mistyped(
+                span,
+                format!("{name} takes {wanted} arguments, not {}", args.len()),
+            ));
         }
-        let mut typed = args.iter().map(|arg| self.translate(arg, span)).collect::<Checked<Vec<_>>>()?;
+        let mut typed =
+            args.iter().map(|arg| self.translate(arg, span)).collect::<Checked<Vec<_>>>()?;
         self.guard(function.guard, name, &mut typed, span)?;
+        if let ("nullif", [x, y]) = (name, typed.as_slice()) {
+            return self.null_if(x.clone(), y.clone(), span);
+        }
         let floats = typed.iter().any(Typed::holds_floats) || crate::functions::libm::is_libm(name);
         if floats && matches!(function.guard, Guard::None | Guard::OneFamily) {
             let fraction = |arg: &Typed| !arg.data_type.is_integer();
-            typed = typed.into_iter().map(|arg| if fraction(&arg) { arg.float_if_literal() } else { arg }).collect();
+            typed = typed
+                .into_iter()
+                .map(|arg| if fraction(&arg) { arg.float_if_literal() } else { arg })
+                .collect();
         }
         for arg in &typed {
-            if matches!(arg.family(), Family::Duration | Family::Interval) && function.guard != Guard::Interval {
+            if matches!(arg.family(), Family::Duration | Family::Interval)
+                && function.guard != Guard::Interval
+            {
                 return Err(mistyped(arg.span, format!("{name} does not take {}", arg.data_type))
                     .help("write EXTRACT(EPOCH FROM (later - earlier)) for seconds"));
             }
         }
         let wide = function.udf.call(typed.into_iter().map(|arg| arg.expr).collect());
         let result = self.typed(wide, span)?;
-        let result = if matches!(name, "coalesce" | "ifnull") { self.first_value(result)? } else { result };
+        let result =
+            if matches!(name, "coalesce" | "ifnull") { self.first_value(result)? } else { result };
         self.signed(name, result)
+    }
+
+    /// `nullif(x, y)` as the CASE that it means, so that −0.0 equals 0.0 here too.
+    fn null_if(&mut self, x: Typed, y: Typed, span: Span) -> Checked<Typed> {
+        let equal = self.compare(x.clone(), Operator::Eq, y, span)?;
+        let null =
+            Expr::Cast(Cast::new(Box::new(Expr::Literal(ScalarValue::Null, None)), x.data_type));
+        let whens = vec![(Box::new(equal.expr), Box::new(null))];
+        self.typed(Expr::Case(Case::new(None, whens, Some(Box::new(x.expr)))), span)
     }
 
     /// `coalesce(a, b)` as the CASE that it means (the library has no other form of it).
@@ -85,17 +134,27 @@ impl Translator<'_> {
         let span = call.span;
         let Expr::ScalarFunction(function) = call.expr else { return Ok(call) };
         let mut args = function.args;
-        let Some(last) = args.pop() else { return Err(mistyped(span, "coalesce needs an argument")) };
+        let Some(last) = args.pop() else {
+            return Err(mistyped(span, "coalesce needs an argument"));
+        };
         if args.is_empty() {
             return self.typed(last, span);
         }
-        let whens = args.into_iter().map(|arg| (Box::new(arg.clone().is_not_null()), Box::new(arg)));
+        let whens =
+            args.into_iter().map(|arg| (Box::new(arg.clone().is_not_null()), Box::new(arg)));
         self.typed(Expr::Case(Case::new(None, whens.collect(), Some(Box::new(last)))), span)
     }
 
     /// Lengths and positions come as unsigned integers, which DuckDB and PostgreSQL do not have.
     fn signed(&mut self, name: &str, result: Typed) -> Checked<Typed> {
-        let lists = ["array_length", "list_length", "len", "cardinality", "array_position", "list_position"];
+        let lists = [
+            "array_length",
+            "list_length",
+            "len",
+            "cardinality",
+            "array_position",
+            "list_position",
+        ];
         if result.data_type != DataType::UInt64 || !lists.contains(&name) {
             return Ok(result);
         }
@@ -126,7 +185,10 @@ impl Translator<'_> {
                 .help(format!("use one of {}", UNITS.join(", "))));
         }
         if x.family() != Family::Time {
-            return Err(mistyped(x.span, format!("date_trunc needs a timestamp, this is {}", x.data_type)));
+            return Err(mistyped(
+                x.span,
+                format!("date_trunc needs a timestamp, this is {}", x.data_type),
+            ));
         }
         let x = self.as_timestamp(x)?;
         let part = Typed::literal(ScalarValue::Utf8(Some(text)), span);
@@ -151,10 +213,14 @@ impl Translator<'_> {
                 .help(format!("use one of epoch, {}", PARTS.join(", "))));
         }
         if x.family() != Family::Time {
-            return Err(mistyped(x.span, format!("EXTRACT({part} …) needs a date or timestamp, this is {}", x.data_type)));
+            return Err(mistyped(
+                x.span,
+                format!("EXTRACT({part} …) needs a date or timestamp, this is {}", x.data_type),
+            ));
         }
         let part = Typed::literal(ScalarValue::Utf8(Some(part.to_owned())), span);
-        let result = self.scalar(datafusion::functions::datetime::date_part(), vec![part, x], span)?;
+        let result =
+            self.scalar(datafusion::functions::datetime::date_part(), vec![part, x], span)?;
         self.typed(Expr::Cast(Cast::new(Box::new(result.expr), DataType::Int64)), span)
     }
 
@@ -163,17 +229,28 @@ impl Translator<'_> {
         let x = match x.family() {
             Family::Time => self.as_timestamp(x)?,
             Family::Duration => x,
-            _ => return Err(mistyped(x.span, format!("EXTRACT(EPOCH …) needs a timestamp or a difference of two, this is {}", x.data_type))),
+            _ => {
+                return Err(mistyped(
+                    x.span,
+                    format!(
+                        "EXTRACT(EPOCH …) needs a timestamp or a difference of two, this is {}",
+                        x.data_type
+                    ),
+                ));
+            }
         };
         self.scalar(crate::functions::exact::epoch(), vec![x], span)
     }
 
     fn guard(&mut self, guard: Guard, name: &str, args: &mut [Typed], span: Span) -> Checked<()> {
-        let constant = |index: usize, what: &str| match args.get(index).map(|arg| (&arg.expr, arg.span)) {
-            Some((Expr::Literal(value, _), span)) => Ok((value.clone(), span)),
-            Some((_, span)) => Err(unsupported(span, format!("{what} of {name} must be a constant"))),
-            None => Ok((ScalarValue::Null, span)),
-        };
+        let constant =
+            |index: usize, what: &str| match args.get(index).map(|arg| (&arg.expr, arg.span)) {
+                Some((Expr::Literal(value, _), span)) => Ok((value.clone(), span)),
+                Some((_, span)) => {
+                    Err(unsupported(span, format!("{what} of {name} must be a constant")))
+                }
+                None => Ok((ScalarValue::Null, span)),
+            };
         match guard {
             Guard::None | Guard::Unit | Guard::Part => Ok(()),
             Guard::OneFamily => check_families(&args.iter().collect::<Vec<_>>(), span),
@@ -189,34 +266,52 @@ impl Translator<'_> {
                 })
             }
             Guard::Length => match constant(1, "the length")? {
-                (ScalarValue::Int64(Some(length)), _) if (0..=PAD_LIMIT).contains(&length) => Ok(()),
-                (_, span) => Err(unsupported(span, format!("the length of {name} is a constant from 0 to {PAD_LIMIT}"))),
+                (ScalarValue::Int64(Some(length)), _) if (0..=PAD_LIMIT).contains(&length) => {
+                    Ok(())
+                }
+                (_, span) => Err(unsupported(
+                    span,
+                    format!("the length of {name} is a constant from 0 to {PAD_LIMIT}"),
+                )),
             },
             Guard::Interval => {
                 if args.first().map(Typed::family) != Some(Family::Interval) {
-                    return Err(mistyped(span, format!("{name} begins with an interval")).help("write INTERVAL '15 minutes'"));
+                    return Err(mistyped(span, format!("{name} begins with an interval"))
+                        .help("write INTERVAL '15 minutes'"));
                 }
                 constant(0, "the interval").map(drop)
             }
             Guard::Digits => match constant(1, "the number of digits")? {
                 (ScalarValue::Null, _) => Ok(()),
                 (ScalarValue::Int64(Some(digits)), _) if (0..=18).contains(&digits) => Ok(()),
-                (_, span) => Err(unsupported(span, format!("the digits of {name} are a constant from 0 to 18"))),
+                (_, span) => Err(unsupported(
+                    span,
+                    format!("the digits of {name} are a constant from 0 to 18"),
+                )),
             },
         }
     }
 }
 
 /// The arguments of a call that has nothing but arguments.
-pub(crate) fn plain_arguments<'a>(call: &'a ast::Function, name: &str, span: Span) -> Checked<Vec<&'a ast::Expr>> {
-    let refuse = |what: &str| Err(unsupported(span, format!("{name} does not take {what}")).help("leave it out"));
+pub(crate) fn plain_arguments<'a>(
+    call: &'a ast::Function,
+    name: &str,
+    span: Span,
+) -> Checked<Vec<&'a ast::Expr>> {
+    let refuse = |what: &str| {
+        Err(unsupported(span, format!("{name} does not take {what}")).help("leave it out"))
+    };
     if call.filter.is_some() {
         return refuse("FILTER: it is no aggregate");
     }
     if call.null_treatment.is_some() {
         return refuse("IGNORE or RESPECT NULLS");
     }
-    if !call.within_group.is_empty() || call.uses_odbc_syntax || call.parameters != FunctionArguments::None {
+    if !call.within_group.is_empty()
+        || call.uses_odbc_syntax
+        || call.parameters != FunctionArguments::None
+    {
         return refuse("this clause");
     }
     let list = match &call.args {
@@ -234,13 +329,15 @@ pub(crate) fn plain_arguments<'a>(call: &'a ast::Function, name: &str, span: Spa
         .iter()
         .map(|arg| match arg {
             FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Ok(expr),
-            _ => Err(unsupported(span, format!("{name} takes plain arguments")).help("leave names and `*` out")),
+            _ => Err(unsupported(span, format!("{name} takes plain arguments"))
+                .help("leave names and `*` out")),
         })
         .collect()
 }
 
 fn unlisted(name: &str, span: Span) -> Refusal {
-    let refusal = unknown(span, format!("the function {name} is not in the list of immutable functions"));
+    let refusal =
+        unknown(span, format!("the function {name} is not in the list of immutable functions"));
     if let Some(advice) = functions::advice(name) {
         return refusal.help(advice);
     }

@@ -19,11 +19,13 @@ fn a_windowed_view_is_keyed_by_its_partition() {
     let frame = Frame::Range { preceding_us: HOUR, hop_us: 60_000_000 };
     assert_eq!(aggregates.iter().map(|a| a.frame).collect::<Vec<_>>(), [frame; 3]);
     assert_eq!(plan.horizon_us, Some(HOUR + 60_000_000));
-    let expected = [("card_id", "string"), ("n", "int64"), ("total", "decimal(38,2)"), ("fee", "float64")];
+    let expected =
+        [("card_id", "string"), ("n", "int64"), ("total", "decimal(38,2)"), ("fee", "float64")];
     assert_eq!(types(&plan), expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
-    assert_eq!(plan.output.iter().map(|c| c.class).collect::<Vec<_>>(), [
-        CostClass::Plain, CostClass::Accumulable, CostClass::Accumulable, CostClass::Accumulable
-    ]);
+    assert_eq!(
+        plan.output.iter().map(|c| c.class).collect::<Vec<_>>(),
+        [CostClass::Plain, CostClass::Accumulable, CostClass::Accumulable, CostClass::Accumulable]
+    );
 }
 
 #[test]
@@ -43,8 +45,13 @@ fn headers_become_options() {
 
 #[test]
 fn chronon_hops_follow_the_length_of_the_window() {
-    for (window, hop_us) in [("11 hours", HOUR / 12), ("12 hours", HOUR), ("11 days", HOUR), ("12 days", 24 * HOUR)] {
-        let text = format!("-- hop: chronon\n{}", hourly("count(*) OVER w AS n").replace("1 hour", window));
+    for (window, hop_us) in
+        [("11 hours", HOUR / 12), ("12 hours", HOUR), ("11 days", HOUR), ("12 days", 24 * HOUR)]
+    {
+        let text = format!(
+            "-- hop: chronon\n{}",
+            hourly("count(*) OVER w AS n").replace("1 hour", window)
+        );
         match keyed(&planned(&text)).1[0].frame {
             Frame::Range { hop_us: found, .. } => assert_eq!(found, hop_us, "{window}"),
             other => panic!("{other:?}"),
@@ -55,22 +62,30 @@ fn chronon_hops_follow_the_length_of_the_window() {
 #[test]
 fn frames_mean_what_sql_means() {
     let over = |window: &str| {
-        let text = format!("CREATE VIEW v AS SELECT card_id, sum(fee) OVER ({window}) AS s FROM payments");
+        let text =
+            format!("CREATE VIEW v AS SELECT card_id, sum(fee) OVER ({window}) AS s FROM payments");
         keyed(&planned(&text)).1[0].frame
     };
     assert_eq!(over("PARTITION BY card_id"), Frame::Lifetime);
     assert_eq!(over("PARTITION BY card_id ORDER BY event_time"), Frame::Lifetime);
-    assert_eq!(over("PARTITION BY card_id ORDER BY event_time ROWS UNBOUNDED PRECEDING"), Frame::Lifetime);
+    assert_eq!(
+        over("PARTITION BY card_id ORDER BY event_time ROWS UNBOUNDED PRECEDING"),
+        Frame::Lifetime
+    );
     assert_eq!(
         over("PARTITION BY card_id ORDER BY event_time ROWS BETWEEN 9 PRECEDING AND CURRENT ROW"),
         Frame::Rows { preceding: 9 }
     );
     assert_eq!(
-        over("PARTITION BY payments.card_id ORDER BY payments.event_time RANGE INTERVAL 90 SECOND PRECEDING"),
+        over(
+            "PARTITION BY payments.card_id ORDER BY payments.event_time RANGE INTERVAL 90 SECOND PRECEDING"
+        ),
         Frame::Range { preceding_us: 90_000_000, hop_us: 1 }
     );
     assert_eq!(
-        over("PARTITION BY card_id ORDER BY event_time RANGE BETWEEN INTERVAL '1 day 2 hours' PRECEDING AND CURRENT ROW"),
+        over(
+            "PARTITION BY card_id ORDER BY event_time RANGE BETWEEN INTERVAL '1 day 2 hours' PRECEDING AND CURRENT ROW"
+        ),
         Frame::Range { preceding_us: 26 * HOUR, hop_us: 1 }
     );
 }
@@ -132,7 +147,9 @@ fn every_aggregate_has_its_documented_type_and_class() {
 
 #[test]
 fn equal_calls_and_inputs_are_computed_once() {
-    let plan = planned(&hourly("sum(fee) OVER w AS a, sum(fee) OVER w / count(fee) OVER w AS b, max(fee) OVER w AS c"));
+    let plan = planned(&hourly(
+        "sum(fee) OVER w AS a, sum(fee) OVER w / count(fee) OVER w AS b, max(fee) OVER w AS c",
+    ));
     let (bare, aggregates) = keyed(&plan);
     assert!(bare.is_empty());
     assert_eq!(aggregates.len(), 3);
@@ -142,12 +159,15 @@ fn equal_calls_and_inputs_are_computed_once() {
 
 #[test]
 fn a_plain_projection_is_the_latest_event_of_the_topics_key() {
-    let plan = planned("CREATE VIEW v AS SELECT card_id, ok, NOT ok AS failed FROM logins WHERE ok IS NOT NULL");
+    let plan = planned(
+        "CREATE VIEW v AS SELECT card_id, ok, NOT ok AS failed FROM logins WHERE ok IS NOT NULL",
+    );
     let (bare, aggregates) = keyed(&plan);
     assert_eq!((bare.len(), aggregates.len()), (1, 0));
     assert!(plan.predicate.is_some());
     assert_eq!(plan.horizon_us, None);
-    let table = planned("CREATE VIEW v AS SELECT merchant_id AS m, upper(category) AS c FROM merchants");
+    let table =
+        planned("CREATE VIEW v AS SELECT merchant_id AS m, upper(category) AS c FROM merchants");
     assert_eq!(table.output_key, [0]);
     assert!(table.is_retractable());
 }
@@ -187,18 +207,29 @@ fn an_asof_join_takes_the_key_and_the_event_time() {
          ASOF LEFT JOIN merchants AS m ON p.merchant_id = m.merchant_id AND p.event_time >= m.event_time
          LEFT JOIN rates r ON p.quantity = r.shard AND r.country = p.country",
     );
-    assert_eq!(plan.joins.iter().map(|j| j.kind).collect::<Vec<_>>(), [JoinKind::AsOf, JoinKind::Left]);
+    assert_eq!(
+        plan.joins.iter().map(|j| j.kind).collect::<Vec<_>>(),
+        [JoinKind::AsOf, JoinKind::Left]
+    );
     let key = &plan.joins[1].left_key;
-    assert_eq!(key.output_types(), [ColumnType::String, ColumnType::Int64], "in the order of the table's key");
+    assert_eq!(
+        key.output_types(),
+        [ColumnType::String, ColumnType::Int64],
+        "in the order of the table's key"
+    );
     assert_eq!(plan.horizon_us, None);
 }
 
 #[test]
 fn a_view_over_a_view_keeps_its_key() {
-    let plan = planned("CREATE VIEW v AS SELECT card_id AS card, total / 2.0e0 AS half FROM card_hourly WHERE n > 3");
+    let plan = planned(
+        "CREATE VIEW v AS SELECT card_id AS card, total / 2.0e0 AS half FROM card_hourly WHERE n > 3",
+    );
     assert!(matches!(plan.shape, Shape::PerRow));
     assert_eq!(plan.output_key, [0]);
-    let grouped = planned("CREATE VIEW v AS SELECT n, count(*) AS cards, max(total) AS top FROM card_hourly GROUP BY n");
+    let grouped = planned(
+        "CREATE VIEW v AS SELECT n, count(*) AS cards, max(total) AS top FROM card_hourly GROUP BY n",
+    );
     assert!(matches!(grouped.source, Source::View(_)));
     assert_eq!(grouped.output_key, [0]);
 }
@@ -256,7 +287,9 @@ fn scalar_expressions_have_types() {
     ];
     let mut wrong = Vec::new();
     for (expression, expected) in cases {
-        match try_plan(&format!("CREATE VIEW v AS SELECT payment_id, {expression} AS x FROM payments")) {
+        match try_plan(&format!(
+            "CREATE VIEW v AS SELECT payment_id, {expression} AS x FROM payments"
+        )) {
             Ok(plan) if plan.output[1].column_type.to_string() == expected => {}
             Ok(plan) => wrong.push(format!("{expression}: {}", plan.output[1].column_type)),
             Err(diagnostics) => wrong.push(format!("{expression}: {}", diagnostics[0])),
