@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray};
+use arrow::array::{ArrayRef, BooleanArray, new_null_array};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -66,21 +66,35 @@ impl Columns {
                 return Err(EngineError::rows(&self.place, "a row has more cells than columns"));
             }
         }
-        self.evaluate(columns)
+        let rows = columns.first().map_or(0, Vec::len);
+        self.evaluate(columns.into_iter().map(Some).collect(), rows)
+    }
+
+    /// Number of columns.
+    pub(crate) fn width(&self) -> usize {
+        self.types.len()
     }
 
     /// Room for `rows` values in each column.
-    pub(crate) fn empty(&self, rows: usize) -> Vec<Vec<Value>> {
+    fn empty(&self, rows: usize) -> Vec<Vec<Value>> {
         self.types.iter().map(|_| Vec::with_capacity(rows)).collect()
     }
 
-    /// Runs the program over columns of values.
-    pub(crate) fn evaluate(&self, columns: Vec<Vec<Value>>) -> Result<Evaluated, EngineError> {
-        let rows = columns.first().map_or(0, Vec::len);
+    /// Runs the program over columns of `rows` values; a column without values is NULL throughout.
+    pub(crate) fn evaluate(
+        &self,
+        columns: Vec<Option<Vec<Value>>>,
+        rows: usize,
+    ) -> Result<Evaluated, EngineError> {
         let mut failed = false;
         let mut errors: ErrorMask = Vec::with_capacity(columns.len());
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(columns.len());
         for (column_type, values) in self.types.iter().zip(&columns) {
+            let Some(values) = values else {
+                arrays.push(new_null_array(&column_type.to_arrow(), rows));
+                errors.push(None);
+                continue;
+            };
             let array = to_array(column_type, values)
                 .map_err(|error| EngineError::rows(&self.place, error))?;
             let marked = values.iter().any(|value| matches!(value, Value::Error));

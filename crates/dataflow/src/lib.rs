@@ -12,6 +12,7 @@ mod delay;
 mod engine;
 mod error;
 mod exact;
+mod finish;
 mod group;
 mod join;
 mod metrics;

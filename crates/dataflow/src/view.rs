@@ -1,5 +1,5 @@
-//! The stages of one view around its state: prepare (joined rows to keyed rows), finish (results to
-//! output rows), and the operators that run them once per epoch.
+//! The stages of one view: prepare (joined rows to keyed rows), and the operators that run a view's
+//! stages once per epoch.
 //!
 //! Does not know where rows come from, and knows aggregation only as [`GroupCore`].
 
@@ -11,12 +11,13 @@ use arrow::record_batch::RecordBatch;
 use falaj_definitions::plan::{Shape, Source, ViewPlan};
 use falaj_definitions::program::{ErrorMask, Evaluated};
 use falaj_event::encoding::decode_row;
-use falaj_event::{EventOrder, EventTime, LogTime, RowChange, TopicKind, Value, ViewRow, key_hash};
+use falaj_event::{EventOrder, LogTime, RowChange, TopicKind, key_hash};
 
 use crate::columns::{Columns, Computed};
 use crate::context::{Context, Logic, Route, Tick, consolidate, each_tick};
 use crate::delay::Held;
 use crate::error::EngineError;
+use crate::finish::{Finisher, Keyed};
 use crate::group::{GroupCore, GroupOutput, GroupPlan, GroupStats};
 use crate::metrics::Metrics;
 use crate::row::{Bytes, Change, Row, Rows};
@@ -128,72 +129,6 @@ pub(crate) fn prepare_rows<'scope>(
     each_tick(rows, Route::Here, &name, context, logic)
 }
 
-/// Runs a view's `finish` program: results of keys to output rows.
-pub(crate) struct Finisher {
-    plan: Arc<ViewPlan>,
-    columns: Columns,
-}
-
-/// A key and what is known of it: its latest event time and the columns that `finish` reads.
-type Keyed = (Bytes, Option<(EventTime, Vec<Value>)>);
-
-impl Finisher {
-    pub(crate) fn new(plan: &Arc<ViewPlan>) -> Result<Self, EngineError> {
-        let columns = Columns::of(&plan.finish, format!("view `{}` finish", plan.name))?;
-        Ok(Self { plan: Arc::clone(plan), columns })
-    }
-
-    /// The changed rows of the view, in the order of `results`.
-    fn finish(
-        &self,
-        results: Vec<Keyed>,
-        metrics: &Metrics,
-    ) -> Result<Vec<RowChange>, EngineError> {
-        let mut columns = self.columns.empty(results.len());
-        let mut keys = Vec::with_capacity(results.len());
-        for (key, result) in results {
-            let latest = match result {
-                Some((latest, values)) if values.len() == columns.len() => {
-                    for (column, value) in columns.iter_mut().zip(values) {
-                        column.push(value);
-                    }
-                    Some(latest)
-                }
-                Some(_) => {
-                    return Err(EngineError::rows(
-                        self.columns.place(),
-                        "a result of another width",
-                    ));
-                }
-                None => None,
-            };
-            keys.push((key, latest));
-        }
-        let evaluated = self.columns.evaluate(columns)?;
-        let computed = Computed::new(&evaluated, self.columns.place())?;
-        Metrics::count(&metrics.expression_errors, computed.failures());
-        let mut at = 0;
-        let changes = keys.into_iter().map(|(key, latest)| {
-            let row = latest.and_then(|latest_event_time| {
-                let index = at;
-                at += 1;
-                self.encode(&computed, index).map(|columns| ViewRow { latest_event_time, columns })
-            });
-            RowChange { view: self.plan.id, key: key.into_vec(), row }
-        });
-        Ok(changes.collect())
-    }
-
-    fn encode(&self, computed: &Computed<'_>, row: usize) -> Option<Vec<u8>> {
-        if self.plan.having.is_some_and(|column| !computed.is_true(column, row)) {
-            return None;
-        }
-        let mut bytes = Vec::new();
-        (0..self.plan.output.len()).for_each(|column| computed.encode(column, row, &mut bytes));
-        Some(bytes)
-    }
-}
-
 /// The end of a view: puts its changed rows out, and into the stream of changes that views over it
 /// read.
 struct Output {
@@ -211,7 +146,7 @@ impl Output {
         }
         if !tick.hydrate && !results.is_empty() {
             let rows = self.context.check(self.finisher.finish(results, metrics));
-            if let Some(counters) = metrics.view(self.finisher.plan.id) {
+            if let Some(counters) = metrics.view(self.finisher.view()) {
                 let bytes = |row: &RowChange| {
                     row.key.len() + row.row.as_ref().map_or(0, |row| row.columns.len())
                 };
@@ -340,13 +275,8 @@ impl Group {
 
     fn advance(&mut self, tick: &Tick) -> Vec<Keyed> {
         let result = |output: GroupOutput| {
-            let row = output.row.map(|row| {
-                // A key is what this engine encoded: it decodes.
-                let mut values = decode_row(&output.key).unwrap_or_default();
-                values.extend(row.values);
-                (row.latest_event_time, values)
-            });
-            (Bytes::from_slice(&output.key), row)
+            let row = output.row.map(|row| (row.latest_event_time, row.values));
+            Keyed { key: Bytes::from_slice(&output.key), row }
         };
         self.core.advance(LogTime(tick.t)).into_iter().map(result).collect()
     }
@@ -386,14 +316,14 @@ fn newest_per_key(rows: Vec<(Row, isize)>) -> Result<Vec<Keyed>, EngineError> {
     let mut results: Vec<Keyed> = Vec::new();
     // Sorted by key: the changes of one key are neighbours.
     for (row, diff) in rows {
-        if results.last().is_none_or(|(key, _)| *key != row.key) {
-            results.push((row.key.clone(), None));
+        if results.last().is_none_or(|last| last.key != row.key) {
+            results.push(Keyed { key: row.key.clone(), row: None });
         }
         if diff > 0 {
             let values =
                 decode_row(&row.cells).map_err(|error| EngineError::rows("a view's row", error))?;
-            if let Some((_, result)) = results.last_mut() {
-                *result = Some((row.order.event_time, values));
+            if let Some(last) = results.last_mut() {
+                last.row = Some((row.order.event_time, values));
             }
         }
     }
