@@ -92,7 +92,9 @@ impl AdmissionState {
             });
             unique.push(match known {
                 Some(known) => UniqueColumn { window_us, ..known },
-                None => UniqueColumn { column, window_us, seen: HashSet::new(), order: VecDeque::new() },
+                None => {
+                    UniqueColumn { column, window_us, seen: HashSet::new(), order: VecDeque::new() }
+                }
             });
         }
         let keys = (topic.schema.kind == TopicKind::Table)
@@ -197,7 +199,8 @@ impl<'a> Rows<'a> {
             }
             false => Vec::new(),
         };
-        let unique = topic.unique.iter().map(|unique| cells(unique.column)).collect::<Result<_, _>>()?;
+        let unique =
+            topic.unique.iter().map(|unique| cells(unique.column)).collect::<Result<_, _>>()?;
         Ok(Self { event_time: cells(schema.event_time)?, key, unique })
     }
 
@@ -232,7 +235,8 @@ impl TopicState {
             reasons.push(Reason::row(ReasonCode::MissingKey, text));
         }
         for (index, unique) in self.unique.iter().enumerate() {
-            let repeated = rows.unique(index, row).is_some_and(|value| unique.seen.contains(&value));
+            let repeated =
+                rows.unique(index, row).is_some_and(|value| unique.seen.contains(&value));
             if repeated && let Some(Some(cells)) = rows.unique.get(index) {
                 let name = &columns[unique.column].name;
                 let text = format!(

@@ -5,9 +5,9 @@
 //! planned.
 
 mod files;
-mod views;
 #[cfg(test)]
 mod tests;
+mod views;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

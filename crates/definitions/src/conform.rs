@@ -160,7 +160,8 @@ fn sources<'a>(
         let column = &schema.columns[index];
         if !is_compatible(array.data_type(), &column.column_type) {
             let (name, expected) = (&column.name, &column.column_type);
-            problems.push(format!("column `{name}` is {}, which is no {expected}", array.data_type()));
+            problems
+                .push(format!("column `{name}` is {}, which is no {expected}", array.data_type()));
         } else if sources[index].is_some() {
             problems.push(format!("column `{}` stands there twice", column.name));
         }
@@ -190,7 +191,10 @@ fn is_text(data_type: &DataType) -> bool {
 fn is_decimal(data_type: &DataType) -> bool {
     matches!(
         data_type,
-        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..)
+        DataType::Decimal32(..)
+            | DataType::Decimal64(..)
+            | DataType::Decimal128(..)
+            | DataType::Decimal256(..)
     )
 }
 
@@ -219,7 +223,10 @@ fn is_compatible(from: &DataType, to: &ColumnType) -> bool {
         ColumnType::String => is_text(from),
         ColumnType::Binary => matches!(
             from,
-            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
+            DataType::Binary
+                | DataType::LargeBinary
+                | DataType::BinaryView
+                | DataType::FixedSizeBinary(_)
         ),
         ColumnType::Date => matches!(from, DataType::Date32 | DataType::Date64),
         ColumnType::Timestamp => matches!(from, DataType::Timestamp(..)),
@@ -262,10 +269,8 @@ fn convert(
         ColumnType::String | ColumnType::Binary => Ok((cast(array, &target)?, None)),
         ColumnType::Float32 if *array.data_type() == DataType::Float64 => {
             let narrow = cast(array, &target)?;
-            let (wide, single) = (
-                array.as_primitive::<Float64Type>(),
-                narrow.as_primitive::<Float32Type>(),
-            );
+            let (wide, single) =
+                (array.as_primitive::<Float64Type>(), narrow.as_primitive::<Float32Type>());
             let overflowed = wide.values().iter().zip(single.values().iter());
             let overflowed: Vec<bool> =
                 overflowed.map(|(wide, single)| wide.is_finite() && !single.is_finite()).collect();
@@ -319,6 +324,11 @@ fn convert_list(
         });
         rows.collect::<BooleanArray>()
     });
-    let list = ListArray::try_new(Arc::clone(field), plain.offsets().clone(), items, plain.nulls().cloned())?;
+    let list = ListArray::try_new(
+        Arc::clone(field),
+        plain.offsets().clone(),
+        items,
+        plain.nulls().cloned(),
+    )?;
     Ok((Arc::new(list), bad))
 }

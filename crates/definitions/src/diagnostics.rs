@@ -124,7 +124,8 @@ impl SourceFile {
     /// A file called `path` that holds `text`.
     pub fn new(path: impl Into<PathBuf>, text: impl Into<Arc<str>>) -> Self {
         let text = text.into();
-        let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        let starts =
+            text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         Self { path: path.into(), line_starts: std::iter::once(0).chain(starts).collect(), text }
     }
 
@@ -172,7 +173,12 @@ impl SourceFile {
     }
 
     /// An error about the bytes of `span`.
-    pub fn error(&self, code: &'static str, span: Range<usize>, message: impl Into<String>) -> Diagnostic {
+    pub fn error(
+        &self,
+        code: &'static str,
+        span: Range<usize>,
+        message: impl Into<String>,
+    ) -> Diagnostic {
         let start = self.position(span.start);
         let end = (span.end > span.start).then(|| self.position(span.end));
         self.error_at(code, start, end, message)
@@ -391,7 +397,10 @@ mod tests {
         all.push(file.error("a", 2..3, "first"));
         all.push(file.error("a", 2..3, "first"));
         let sorted = all.clone().into_result(()).unwrap_err();
-        assert_eq!(sorted.iter().map(|d| d.message.as_str()).collect::<Vec<_>>(), ["first", "second"]);
+        assert_eq!(
+            sorted.iter().map(|d| d.message.as_str()).collect::<Vec<_>>(),
+            ["first", "second"]
+        );
         assert_eq!(sorted.to_string().matches("error[").count(), 2);
         let warning = file.error("w", 0..1, "hm").with_severity(Severity::Warning);
         assert_eq!(Diagnostics::from(warning).into_result(7).unwrap(), 7);

@@ -81,7 +81,8 @@ pub(crate) fn part(
     let op = |row: usize| ops.get(row).copied().unwrap_or(Op::Insert);
     for found in checks.check(op, &batch)? {
         let reasons = found.reasons.into_iter();
-        let reasons: Vec<Reason> = reasons.filter(|reason| !misread.implies(found.row, reason)).collect();
+        let reasons: Vec<Reason> =
+            reasons.filter(|reason| !misread.implies(found.row, reason)).collect();
         if !reasons.is_empty() {
             misread.rows.entry(found.row).or_default().extend(reasons);
         }

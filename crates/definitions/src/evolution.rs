@@ -80,7 +80,8 @@ fn compare_topic(old: &TopicSchema, new: &TopicSchema, reasons: &mut Vec<String>
         reasons.push(format!("its name changed to `{}`: that is another topic", new.name));
     }
     if old.kind != new.kind {
-        reasons.push(format!("its kind changed from {:?} to {:?}", old.kind, new.kind).to_lowercase());
+        reasons
+            .push(format!("its kind changed from {:?} to {:?}", old.kind, new.kind).to_lowercase());
     }
     if old.partitions != new.partitions {
         reasons.push(format!(
@@ -98,11 +99,7 @@ fn compare_topic(old: &TopicSchema, new: &TopicSchema, reasons: &mut Vec<String>
     let compared = [
         ("key", names(old, &old.key), names(new, &new.key)),
         ("event time", names(old, &[old.event_time]), names(new, &[new.event_time])),
-        (
-            "subject",
-            names(old, old.subject.as_slice()),
-            names(new, new.subject.as_slice()),
-        ),
+        ("subject", names(old, old.subject.as_slice()), names(new, new.subject.as_slice())),
     ];
     for (what, before, after) in compared {
         if before != after {
@@ -134,14 +131,19 @@ fn compare_column(old: &Column, new: &Column, reasons: &mut Vec<String>) {
         _ => {}
     }
     match (old.pii, new.pii) {
-        (true, false) => reasons.push(format!("column `{name}` is no longer personal data, but was sealed")),
+        (true, false) => {
+            reasons.push(format!("column `{name}` is no longer personal data, but was sealed"))
+        }
         (false, true) => reasons.push(format!(
             "column `{name}` became personal data, but old events hold it unsealed: add a column"
         )),
         _ => {}
     }
     if old.since_version != new.since_version {
-        reasons.push(format!("column `{name}` is from version {}, not {}", old.since_version, new.since_version));
+        reasons.push(format!(
+            "column `{name}` is from version {}, not {}",
+            old.since_version, new.since_version
+        ));
     }
 }
 

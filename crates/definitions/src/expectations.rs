@@ -86,7 +86,8 @@ impl Checks {
             let looked_at = |row: usize| in_deletes || ops(row) != Op::Delete;
             let rules = || {
                 let all = self.topic.expectations.iter();
-                all.filter(|expectation| expectation.column == index).map(|expectation| &expectation.rule)
+                all.filter(|expectation| expectation.column == index)
+                    .map(|expectation| &expectation.rule)
             };
             let must_be = !column.nullable || rules().any(|rule| matches!(rule, Rule::NotNull));
             if must_be && array.null_count() > 0 {
@@ -96,7 +97,9 @@ impl Checks {
                 }
             }
             for rule in rules() {
-                for row in failing(rule, &cells, array.len()).into_iter().filter(|row| looked_at(*row)) {
+                for row in
+                    failing(rule, &cells, array.len()).into_iter().filter(|row| looked_at(*row))
+                {
                     found.add(row, reason(rule, column, &cells, row));
                 }
             }
@@ -112,7 +115,9 @@ pub(crate) fn is_in_deletes(schema: &TopicSchema, column: usize) -> bool {
 
 fn wrong_operation(kind: TopicKind, op: Op) -> Option<Reason> {
     let text = match (kind, op) {
-        (TopicKind::Event, Op::Insert) | (TopicKind::Table, Op::Upsert | Op::Delete) => return None,
+        (TopicKind::Event, Op::Insert) | (TopicKind::Table, Op::Upsert | Op::Delete) => {
+            return None;
+        }
         (TopicKind::Event, Op::Upsert) => "an event topic takes inserts only, not an upsert",
         (TopicKind::Event, Op::Delete) => "an event topic takes inserts only, not a delete",
         (TopicKind::Table, Op::Insert) => "a table topic takes upserts and deletes, not an insert",
@@ -128,9 +133,10 @@ fn reason(rule: &Rule, column: &Column, cells: &Cells<'_>, row: usize) -> Reason
         false => format!("{name} = {}", show(&cells.value(row))),
     };
     let (code, what) = match rule {
-        Rule::Between(least, greatest) => {
-            (ReasonCode::NotBetween, format!("is not between {} and {}", show(least), show(greatest)))
-        }
+        Rule::Between(least, greatest) => (
+            ReasonCode::NotBetween,
+            format!("is not between {} and {}", show(least), show(greatest)),
+        ),
         Rule::OneOf(allowed) => {
             let shown: Vec<String> = allowed.iter().take(8).map(show).collect();
             let more = if allowed.len() > 8 { ", …" } else { "" };
@@ -157,9 +163,13 @@ fn failing(rule: &Rule, cells: &Cells<'_>, rows: usize) -> Vec<usize> {
             strings(array, |text| allowed.binary_search(&text).is_ok())
         }
         (Rule::OneOf(allowed), _) => (0..rows)
-            .filter(|row| !cells.is_null(*row) && allowed.binary_search(&cells.value(*row)).is_err())
+            .filter(|row| {
+                !cells.is_null(*row) && allowed.binary_search(&cells.value(*row)).is_err()
+            })
             .collect(),
-        (Rule::Matches(_, regex), Cells::String(array)) => strings(array, |text| regex.is_match(text)),
+        (Rule::Matches(_, regex), Cells::String(array)) => {
+            strings(array, |text| regex.is_match(text))
+        }
         // Nullability is looked at once per column; uniqueness when the epoch closes.
         (Rule::NotNull | Rule::UniqueWithin(_) | Rule::Matches(..), _) => Vec::new(),
     }
@@ -174,22 +184,41 @@ fn values<T: ArrowPrimitiveType>(
     fits: impl Fn(T::Native) -> bool,
 ) -> Vec<usize> {
     let cells = array.values().iter().enumerate();
-    cells.filter(|(row, value)| !fits(**value) && array.is_valid(*row)).map(|(row, _)| row).collect()
+    cells
+        .filter(|(row, value)| !fits(**value) && array.is_valid(*row))
+        .map(|(row, _)| row)
+        .collect()
 }
 
 /// The rows whose value is not within the bounds, ascending.
 fn outside(cells: &Cells<'_>, least: &Value, greatest: &Value) -> Vec<usize> {
     match (cells, least, greatest) {
-        (Cells::Int8(a), Value::Int(l), Value::Int(g)) => values(a, |v| (*l..=*g).contains(&v.into())),
-        (Cells::Int16(a), Value::Int(l), Value::Int(g)) => values(a, |v| (*l..=*g).contains(&v.into())),
-        (Cells::Int32(a), Value::Int(l), Value::Int(g)) => values(a, |v| (*l..=*g).contains(&v.into())),
+        (Cells::Int8(a), Value::Int(l), Value::Int(g)) => {
+            values(a, |v| (*l..=*g).contains(&v.into()))
+        }
+        (Cells::Int16(a), Value::Int(l), Value::Int(g)) => {
+            values(a, |v| (*l..=*g).contains(&v.into()))
+        }
+        (Cells::Int32(a), Value::Int(l), Value::Int(g)) => {
+            values(a, |v| (*l..=*g).contains(&v.into()))
+        }
         (Cells::Int64(a), Value::Int(l), Value::Int(g)) => values(a, |v| (*l..=*g).contains(&v)),
-        (Cells::UInt8(a), Value::UInt(l), Value::UInt(g)) => values(a, |v| (*l..=*g).contains(&v.into())),
-        (Cells::UInt16(a), Value::UInt(l), Value::UInt(g)) => values(a, |v| (*l..=*g).contains(&v.into())),
-        (Cells::UInt32(a), Value::UInt(l), Value::UInt(g)) => values(a, |v| (*l..=*g).contains(&v.into())),
+        (Cells::UInt8(a), Value::UInt(l), Value::UInt(g)) => {
+            values(a, |v| (*l..=*g).contains(&v.into()))
+        }
+        (Cells::UInt16(a), Value::UInt(l), Value::UInt(g)) => {
+            values(a, |v| (*l..=*g).contains(&v.into()))
+        }
+        (Cells::UInt32(a), Value::UInt(l), Value::UInt(g)) => {
+            values(a, |v| (*l..=*g).contains(&v.into()))
+        }
         (Cells::UInt64(a), Value::UInt(l), Value::UInt(g)) => values(a, |v| (*l..=*g).contains(&v)),
-        (Cells::Float32(a), Value::Float32(l), Value::Float32(g)) => values(a, |v| (*l..=*g).contains(&v)),
-        (Cells::Float64(a), Value::Float64(l), Value::Float64(g)) => values(a, |v| (*l..=*g).contains(&v)),
+        (Cells::Float32(a), Value::Float32(l), Value::Float32(g)) => {
+            values(a, |v| (*l..=*g).contains(&v))
+        }
+        (Cells::Float64(a), Value::Float64(l), Value::Float64(g)) => {
+            values(a, |v| (*l..=*g).contains(&v))
+        }
         (Cells::Decimal(a, _), Value::Decimal(l, _), Value::Decimal(g, _)) => {
             values(a, |v| (*l..=*g).contains(&v))
         }

@@ -8,9 +8,7 @@ use falaj_event::Value;
 use serde::{Deserialize, Serialize};
 
 /// The kind of a reason; its name is stored in rejected topics and never changes meaning.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonCode {
     /// The row is not what its format says (not JSON, not an object, wrong number of fields).

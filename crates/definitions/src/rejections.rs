@@ -138,7 +138,10 @@ mod tests {
         assert_eq!((value("subject", 0), value("subject", 1)), (Value::Int(7), Value::Null));
         assert_eq!(value("row", 0), Value::String(original.into()));
         assert_eq!(value("row", 1), Value::String("{broken".into()));
-        assert_eq!((value("t", 0), value("wall_clock", 0)), (Value::Timestamp(5), Value::Timestamp(6)));
+        assert_eq!(
+            (value("t", 0), value("wall_clock", 0)),
+            (Value::Timestamp(5), Value::Timestamp(6))
+        );
         assert_eq!(value("schema_version", 0), Value::UInt(3));
         let codes = ["wrong_type", "not_matching"].map(|code| Value::String(code.into()));
         assert_eq!(value("codes", 0), Value::List(codes.into()));

@@ -147,7 +147,8 @@ impl RowParser {
                     self.set(row, index, read, || shown(raw));
                 }
                 None if name == OP_FIELD => {
-                    let op = serde_json::from_str::<String>(raw).unwrap_or_else(|_| (*raw).to_owned());
+                    let op =
+                        serde_json::from_str::<String>(raw).unwrap_or_else(|_| (*raw).to_owned());
                     self.set_op(row, &op);
                 }
                 None => {
@@ -231,7 +232,9 @@ impl RowParser {
     ) {
         match read {
             Ok(value) => {
-                if let Some(cell) = self.columns.get_mut(index).and_then(|column| column.get_mut(row)) {
+                if let Some(cell) =
+                    self.columns.get_mut(index).and_then(|column| column.get_mut(row))
+                {
                     *cell = value;
                 }
             }

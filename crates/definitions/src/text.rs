@@ -24,9 +24,9 @@ pub fn parse_duration(text: &str) -> Result<u64, String> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         let (number, tail) = rest.split_at(digits);
-        let number: u64 = number
-            .parse()
-            .map_err(|_| format!("`{rest}` does not begin with a whole number: write e.g. `30 days`"))?;
+        let number: u64 = number.parse().map_err(|_| {
+            format!("`{rest}` does not begin with a whole number: write e.g. `30 days`")
+        })?;
         let tail = tail.trim_start();
         let letters = tail.find(|c: char| !c.is_alphabetic()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
@@ -50,7 +50,9 @@ fn unit_us(unit: &str) -> Result<u64, String> {
         "d" | "day" | "days" => 86_400_000_000,
         "w" | "week" | "weeks" => 604_800_000_000,
         "month" | "months" | "y" | "year" | "years" => {
-            return Err(format!("`{unit}` has no fixed length: write days, e.g. 7 years are `2557 days`"));
+            return Err(format!(
+                "`{unit}` has no fixed length: write days, e.g. 7 years are `2557 days`"
+            ));
         }
         "" => return Err("the number has no unit: write e.g. `30 days`".into()),
         _ => {
@@ -165,10 +167,13 @@ pub fn parse_timestamp(text: &str) -> Result<i64, &'static str> {
         return Err("its time of day does not exist");
     }
     let (micros, rest) = match rest.strip_prefix('.') {
-        Some(rest) => fraction_us(rest).ok_or("its fraction of a second is finer than microseconds")?,
+        Some(rest) => {
+            fraction_us(rest).ok_or("its fraction of a second is finer than microseconds")?
+        }
         None => (0, rest),
     };
-    let offset = offset_seconds(rest).ok_or("it has no offset from UTC: end it with Z or +04:00")?;
+    let offset =
+        offset_seconds(rest).ok_or("it has no offset from UTC: end it with Z or +04:00")?;
     Ok(days * DAY_US + (hour * 3_600 + minute * 60 + second - offset) * SECOND_US + micros)
 }
 
@@ -245,7 +250,8 @@ pub fn parse_decimal(text: &str, precision: u8, scale: u8) -> Result<i128, Strin
     }
     let trailing = digits.len() - digits.trim_end_matches('0').len();
     // Position of the last significant digit relative to the unscaled integer's last digit.
-    let shift = i64::from(exponent) - count(fraction) + count(&digits[..trailing]) + i64::from(scale);
+    let shift =
+        i64::from(exponent) - count(fraction) + count(&digits[..trailing]) + i64::from(scale);
     if shift < 0 {
         return Err(format!("it has more than {scale} digits after the point"));
     }
@@ -254,7 +260,8 @@ pub fn parse_decimal(text: &str, precision: u8, scale: u8) -> Result<i128, Strin
         return Err(format!("it has more than {whole} digits before the point"));
     }
     let zeros = usize::try_from(shift).unwrap_or(0);
-    let magnitude: i128 = format!("{significant}{}", "0".repeat(zeros)).parse().map_err(|_| shape())?;
+    let magnitude: i128 =
+        format!("{significant}{}", "0".repeat(zeros)).parse().map_err(|_| shape())?;
     Ok(if negative { -magnitude } else { magnitude })
 }
 
@@ -288,8 +295,10 @@ pub fn parse_binary(text: &str) -> Result<Vec<u8>, &'static str> {
 }
 
 fn parse_hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> =
-        text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
+    let digits: Vec<u8> = text
+        .chars()
+        .map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok()))
+        .collect::<Option<_>>()?;
     let (pairs, rest) = digits.as_chunks::<2>();
     rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }

@@ -20,18 +20,22 @@ fn topic(kind: &str) -> Arc<TopicDefinition> {
          {{ name = \"k\", type = \"string\" }},\n{{ name = \"at\", type = \"timestamp\" }},\n\
          {{ name = \"id\", type = \"int64\", nullable = true{unique} }},\n]"
     );
-    Arc::new(parse_topic(&SourceFile::new("t.toml", text)).unwrap_or_else(|found| panic!("{found}")))
+    Arc::new(
+        parse_topic(&SourceFile::new("t.toml", text)).unwrap_or_else(|found| panic!("{found}")),
+    )
 }
 
 fn batch(rows: &[(&str, i64, Option<i64>)]) -> RecordBatch {
-    let column = |column_type: ColumnType, values: Vec<Value>| to_array(&column_type, &values).unwrap();
+    let column =
+        |column_type: ColumnType, values: Vec<Value>| to_array(&column_type, &values).unwrap();
     let ids = rows.iter().map(|row| row.2.map_or(Value::Null, Value::Int)).collect();
     let columns = [
         ("k", column(ColumnType::String, rows.iter().map(|r| Value::String(r.0.into())).collect())),
         ("at", column(ColumnType::Timestamp, rows.iter().map(|r| Value::Timestamp(r.1)).collect())),
         ("id", column(ColumnType::Int64, ids)),
     ];
-    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true))).unwrap()
+    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true)))
+        .unwrap()
 }
 
 fn refused(found: &[RowReasons]) -> Vec<(usize, ReasonCode)> {
@@ -59,12 +63,20 @@ fn repeats_are_refused_within_the_window_only() {
     let id = topic.schema.id();
     let mut state = AdmissionState::new([&topic]);
     let mut at = |seconds: u64, rows: &[(&str, i64, Option<i64>)]| {
-        let found = state.admit(id, LogTime(seconds * SECOND), |_| Op::Insert, &batch(rows)).unwrap();
+        let found =
+            state.admit(id, LogTime(seconds * SECOND), |_| Op::Insert, &batch(rows)).unwrap();
         refused(&found)
     };
     let repeated = ReasonCode::NotUnique;
-    assert_eq!(at(1, &[("a", 0, Some(7)), ("b", 0, Some(7)), ("b", 0, None), ("b", 0, None)]), [(1, repeated)]);
-    assert_eq!(at(11, &[("a", 0, Some(7))]), [(0, repeated)], "the refused repeat did not renew it");
+    assert_eq!(
+        at(1, &[("a", 0, Some(7)), ("b", 0, Some(7)), ("b", 0, None), ("b", 0, None)]),
+        [(1, repeated)]
+    );
+    assert_eq!(
+        at(11, &[("a", 0, Some(7))]),
+        [(0, repeated)],
+        "the refused repeat did not renew it"
+    );
     assert_eq!(at(12, &[("a", 0, Some(7))]), [], "10 seconds have passed");
     assert_eq!(at(13, &[("a", i64::MAX, Some(8))]), [(0, ReasonCode::TooFarAhead)]);
     assert_eq!(at(13, &[("a", 0, Some(8))]), [], "a refused row leaves nothing behind");
@@ -77,7 +89,8 @@ fn deletes_need_a_row() {
     let topic = topic("table");
     let id = topic.schema.id();
     let mut state = AdmissionState::new([&topic]);
-    let rows = batch(&[("a", 0, None), ("a", 0, None), ("a", 0, None), ("b", 0, None), ("a", 0, None)]);
+    let rows =
+        batch(&[("a", 0, None), ("a", 0, None), ("a", 0, None), ("b", 0, None), ("a", 0, None)]);
     let ops = [Op::Delete, Op::Upsert, Op::Delete, Op::Delete, Op::Upsert];
     let found = state.admit(id, LogTime(1), |row| ops[row], &rows).unwrap();
     assert_eq!(refused(&found), [(0, ReasonCode::MissingKey), (3, ReasonCode::MissingKey)]);
@@ -113,7 +126,9 @@ fn observing_the_log_gives_the_same_decisions() {
         let mut log: Vec<(LogTime, Vec<Op>, RecordBatch)> = Vec::new();
         let mut seed = 7u64;
         let mut draw = |bound: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (seed >> 33) % bound
         };
         let mut refusals = 0;
@@ -130,7 +145,11 @@ fn observing_the_log_gives_the_same_decisions() {
             }
             let offered = batch(&rows);
             let decided = live.admit(id, t, |row| ops[row], &offered).unwrap();
-            assert_eq!(decided, restarted.admit(id, t, |row| ops[row], &offered).unwrap(), "{epoch}");
+            assert_eq!(
+                decided,
+                restarted.admit(id, t, |row| ops[row], &offered).unwrap(),
+                "{epoch}"
+            );
             refusals += decided.len();
             let out: Vec<usize> = decided.iter().map(|row| row.row).collect();
             let kept: Vec<usize> = (0..rows.len()).filter(|row| !out.contains(row)).collect();
@@ -152,5 +171,10 @@ fn a_new_version_keeps_what_is_known() {
     assert_eq!(refused(&found), [(0, ReasonCode::NotUnique)]);
     let unknown = TopicId::of("other");
     assert_eq!(state.needs(unknown), Needs::Nothing);
-    assert!(state.admit(unknown, LogTime(3), |_| Op::Insert, &batch(&[("a", 0, None)])).unwrap().is_empty());
+    assert!(
+        state
+            .admit(unknown, LogTime(3), |_| Op::Insert, &batch(&[("a", 0, None)]))
+            .unwrap()
+            .is_empty()
+    );
 }

@@ -25,8 +25,10 @@ pub(super) fn collect(directory: &Path, out: &mut Diagnostics) -> Found {
     let mut found = Found::default();
     let (topics, dataflows) = (directory.join("topics"), directory.join("dataflows"));
     if !topics.is_dir() && !dataflows.is_dir() {
-        let message = "this is not a directory of definitions: it has neither `topics` nor `dataflows`";
-        let finding = SourceFile::new(directory, "").error_at("no-definitions", (1, 1), None, message);
+        let message =
+            "this is not a directory of definitions: it has neither `topics` nor `dataflows`";
+        let finding =
+            SourceFile::new(directory, "").error_at("no-definitions", (1, 1), None, message);
         out.push(finding.with_help("name the directory that holds them"));
         return found;
     }

@@ -57,7 +57,8 @@ fn views_are_planned_after_what_they_read() {
     assert_eq!(names, ["c", "b", "a"]);
     assert_eq!(catalog.view("b").unwrap().name, "b");
     assert!(catalog.view("z").is_none());
-    let defined: Vec<_> = catalog.definitions.iter().filter(|d| d.kind == DefinitionKind::View).collect();
+    let defined: Vec<_> =
+        catalog.definitions.iter().filter(|d| d.kind == DefinitionKind::View).collect();
     assert_eq!(defined.len(), 3);
     assert_eq!((defined[2].name.as_str(), defined[2].hash), ("c", catalog.views[0].hash));
 }
@@ -102,7 +103,10 @@ fn findings_of_all_files_come_together() {
     let has = |start: &str| found.iter().filter(|finding| finding.starts_with(start)).count();
     assert_eq!(has("topics/again.toml:2:1 duplicate-name"), 1, "{found:#?}");
     assert_eq!(has("dataflows/payments.sql:1:13 duplicate-name"), 1, "{found:#?}");
-    assert!(has("topics/broken.toml:1:8 wrong-type") == 1 && has("topics/broken.toml") > 2, "{found:#?}");
+    assert!(
+        has("topics/broken.toml:1:8 wrong-type") == 1 && has("topics/broken.toml") > 2,
+        "{found:#?}"
+    );
     assert!(has("dataflows/w.sql:1:") >= 1 && has("dataflows/u.sql:1:") >= 1, "{found:#?}");
     assert_eq!(has("dataflows/x.sql"), 0, "what reads a wrong view is not reported: {found:#?}");
 }

@@ -85,7 +85,8 @@ fn declare<'a>(
             (None, None) => None,
         };
         if let Some((kind, path)) = other {
-            let message = format!("`{name}` is already the name of a {kind}, declared in {}", path.display());
+            let message =
+                format!("`{name}` is already the name of a {kind}, declared in {}", path.display());
             out.push(file.error("duplicate-name", find_word(file.text(), &name), message));
             continue;
         }
@@ -116,7 +117,10 @@ fn order(declared: &BTreeMap<String, Declared<'_>>) -> (Vec<String>, Vec<Vec<Str
     let mut left: BTreeSet<&str> = declared.keys().map(String::as_str).collect();
     let waits = |name: &str, done: &BTreeSet<&str>| -> Option<&str> {
         let reads = &declared.get(name)?.reads;
-        reads.iter().map(String::as_str).find(|read| declared.contains_key(*read) && !done.contains(read))
+        reads
+            .iter()
+            .map(String::as_str)
+            .find(|read| declared.contains_key(*read) && !done.contains(read))
     };
     while let Some(next) = left.iter().copied().find(|name| waits(name, &done).is_none()) {
         left.remove(next);

@@ -24,12 +24,14 @@ fn checks(kind: &str, column: &str) -> Checks {
 }
 
 fn with(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
-    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, a)| (n, a, true))).unwrap()
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, a)| (n, a, true)))
+        .unwrap()
 }
 
 /// The third column's values after conforming, and the rows that were refused with their reasons.
 fn converted(column_type: &str, array: ArrayRef) -> (Vec<Value>, Vec<(u32, String)>) {
-    let checks = checks("event", &format!("{{ name = \"x\", type = \"{column_type}\", nullable = true }}"));
+    let checks =
+        checks("event", &format!("{{ name = \"x\", type = \"{column_type}\", nullable = true }}"));
     let rows = array.len();
     let batch = with(vec![
         ("x", array),
@@ -59,7 +61,8 @@ fn integers_fit_or_are_refused() {
     );
     let (values, refused) = converted("int64", Arc::new(UInt64Array::from(vec![5, u64::MAX])));
     assert_eq!((values, refused.len()), (ints(&[5]), 1));
-    let (values, refused) = converted("uint8", Arc::new(Int64Array::from(vec![Some(255), Some(-1), None])));
+    let (values, refused) =
+        converted("uint8", Arc::new(Int64Array::from(vec![Some(255), Some(-1), None])));
     assert_eq!((values, refused.len()), (vec![Value::UInt(255), Value::Null], 1));
 }
 
@@ -69,18 +72,21 @@ fn floats_fit_or_are_refused() {
     let (values, refused) = converted("int64", Arc::new(floats));
     assert_eq!(values, [Value::Int(3), Value::Null]);
     assert_eq!(refused.iter().map(|r| r.0).collect::<Vec<_>>(), [1, 2, 3]);
-    let (values, refused) = converted("float32", Arc::new(Float64Array::from(vec![0.1, 1e300, f64::INFINITY])));
+    let (values, refused) =
+        converted("float32", Arc::new(Float64Array::from(vec![0.1, 1e300, f64::INFINITY])));
     assert_eq!(values, [Value::Float32(0.1), Value::Float32(f32::INFINITY)], "rounded as declared");
     assert_eq!(refused.len(), 1);
     let (values, _) = converted("float64", Arc::new(Float32Array::from(vec![0.5])));
     assert_eq!(values, [Value::Float64(0.5)]);
-    let (values, refused) = converted("float64", Arc::new(Int64Array::from(vec![1 << 53, (1 << 53) + 1])));
+    let (values, refused) =
+        converted("float64", Arc::new(Int64Array::from(vec![1 << 53, (1 << 53) + 1])));
     assert_eq!((values, refused.len()), (vec![Value::Float64(9_007_199_254_740_992.0)], 1));
 }
 
 #[test]
 fn decimals_fit_or_are_refused() {
-    let decimals = Decimal128Array::from(vec![12_500, 12_501]).with_precision_and_scale(10, 3).unwrap();
+    let decimals =
+        Decimal128Array::from(vec![12_500, 12_501]).with_precision_and_scale(10, 3).unwrap();
     let (values, refused) = converted("decimal(9,2)", Arc::new(decimals));
     assert_eq!((values, refused.len()), (vec![Value::Decimal(1_250, 2)], 1));
     let (values, refused) = converted("decimal(3,1)", Arc::new(Int32Array::from(vec![7, 100])));
@@ -111,7 +117,8 @@ fn instants_and_dates_of_every_unit_are_taken() {
     let (values, refused) = converted("timestamp", Arc::new(nanos));
     assert_eq!(values, [Value::Timestamp(1), Value::Null, Value::Timestamp(-1)]);
     assert_eq!(refused.len(), 1);
-    let zoned = TimestampMillisecondArray::from(vec![Some(1), Some(i64::MAX)]).with_timezone("+04:00");
+    let zoned =
+        TimestampMillisecondArray::from(vec![Some(1), Some(i64::MAX)]).with_timezone("+04:00");
     let (values, refused) = converted("timestamp", Arc::new(zoned));
     assert_eq!(values, [Value::Timestamp(1_000)], "a zone names an instant, it does not move it");
     assert_eq!(refused.len(), 1);
@@ -124,7 +131,8 @@ fn instants_and_dates_of_every_unit_are_taken() {
 fn lists_are_converted_item_by_item() {
     let items = Int64Array::from(vec![Some(1), Some(2), Some(300), None, Some(5), Some(6)]);
     let field = Arc::new(Field::new("element", DataType::Int64, true));
-    let lists = FixedSizeListArray::new(field, 2, Arc::new(items), Some(vec![true, true, false].into()));
+    let lists =
+        FixedSizeListArray::new(field, 2, Arc::new(items), Some(vec![true, true, false].into()));
     let (values, refused) = converted("list<int8>", Arc::new(lists));
     assert_eq!(values, [Value::List(ints(&[1, 2]).into()), Value::Null]);
     assert_eq!(refused.len(), 1);
@@ -133,7 +141,8 @@ fn lists_are_converted_item_by_item() {
 
 #[test]
 fn wrong_columns_are_all_named() {
-    let checks = checks("event", "{ name = \"x\", type = \"int64\" },\n{ name = \"y\", type = \"bool\" }");
+    let checks =
+        checks("event", "{ name = \"x\", type = \"int64\" },\n{ name = \"y\", type = \"bool\" }");
     let batch = with(vec![
         ("k", Arc::new(Int64Array::from(vec![1])) as ArrayRef),
         ("att", Arc::new(Int64Array::from(vec![1]))),
@@ -154,7 +163,10 @@ fn wrong_columns_are_all_named() {
 
 #[test]
 fn bad_rows_are_refused_alone_with_every_reason_and_as_they_came() {
-    let checks = checks("event", "{ name = \"x\", type = \"int8\", between = [0, 5] },\n{ name = \"y\", type = \"string\", one_of = [\"u\"] }");
+    let checks = checks(
+        "event",
+        "{ name = \"x\", type = \"int8\", between = [0, 5] },\n{ name = \"y\", type = \"string\", one_of = [\"u\"] }",
+    );
     let batch = with(vec![
         ("k", Arc::new(StringArray::from(vec![Some("a"), Some("b"), None, Some("d")])) as ArrayRef),
         ("at", Arc::new(TimestampNanosecondArray::from(vec![0; 4]))),
@@ -168,7 +180,10 @@ fn bad_rows_are_refused_alone_with_every_reason_and_as_they_came() {
         .iter()
         .map(|row| row.reasons.iter().map(|reason| reason.code.as_str()).collect())
         .collect();
-    assert_eq!(told, [vec!["out_of_range", "not_one_of"], vec!["null", "not_between"], vec!["null"]]);
+    assert_eq!(
+        told,
+        [vec!["out_of_range", "not_one_of"], vec!["null", "not_between"], vec!["null"]]
+    );
     assert_eq!(checked.rejected[0].row, r#"{"k":"b","at":"1970-01-01T00:00:00","x":999,"y":"v"}"#);
 }
 

@@ -30,12 +30,15 @@ nullable = true
 "#;
 
 fn schema(text: &str) -> TopicSchema {
-    let topic = parse_topic(&SourceFile::new("t.toml", text)).unwrap_or_else(|found| panic!("{found}"));
+    let topic =
+        parse_topic(&SourceFile::new("t.toml", text)).unwrap_or_else(|found| panic!("{found}"));
     TopicSchema::clone(&topic.schema)
 }
 
 fn v2() -> String {
-    format!("version = 2\n{V1}[[columns]]\nname = \"y\"\ntype = \"float64\"\nnullable = true\nsince = 2\n")
+    format!(
+        "version = 2\n{V1}[[columns]]\nname = \"y\"\ntype = \"float64\"\nnullable = true\nsince = 2\n"
+    )
 }
 
 #[track_caller]
@@ -51,7 +54,8 @@ fn refused(from: &str, to: &str, contains: &[&str]) {
 #[test]
 fn the_same_schema_is_unchanged_whatever_else_changes() {
     assert_eq!(compare(&schema(V1), &schema(V1)), Ok(Change::Unchanged));
-    let other = V1.replace("type = \"int32\"", "type = \"int32\"\nbetween = [0, 1]\ndescription = \"x\"");
+    let other =
+        V1.replace("type = \"int32\"", "type = \"int32\"\nbetween = [0, 1]\ndescription = \"x\"");
     let other = format!("skew = \"1 s\"\nretention = \"1 day\"\n{other}");
     assert_eq!(compare(&schema(V1), &schema(&other)), Ok(Change::Unchanged));
 }
@@ -103,16 +107,23 @@ fn kinds_names_and_places_are_refused() {
     let error = compare(&schema(V1), &schema(&table)).unwrap_err();
     assert_eq!(error.reasons, ["its kind changed from event to table"]);
     let renamed = V1.replace("name = \"t\"", "name = \"u\"");
-    assert!(compare(&schema(V1), &schema(&renamed)).unwrap_err().to_string().contains("another topic"));
+    assert!(
+        compare(&schema(V1), &schema(&renamed)).unwrap_err().to_string().contains("another topic")
+    );
     let removed = V1.replace("[[columns]]\nname = \"x\"\ntype = \"int32\"\n", "");
     let error = compare(&schema(V1), &schema(&removed)).unwrap_err();
     assert!(error.reasons.iter().any(|reason| reason.contains("`x` was removed")), "{error}");
     let moved = removed + "[[columns]]\nname = \"x\"\ntype = \"int32\"\n";
     let error = compare(&schema(V1), &schema(&moved)).unwrap_err();
     assert!(error.reasons.iter().any(|reason| reason.contains("`x` moved")), "{error}");
-    let time = V1.replace("event_time = \"at\"", "event_time = \"w\"").replace("name = \"at\"", "name = \"w\"");
+    let time = V1
+        .replace("event_time = \"at\"", "event_time = \"w\"")
+        .replace("name = \"at\"", "name = \"w\"");
     let error = compare(&schema(V1), &schema(&time)).unwrap_err();
-    assert!(error.reasons.iter().any(|r| r.contains("event time changed from `at` to `w`")), "{error}");
+    assert!(
+        error.reasons.iter().any(|r| r.contains("event time changed from `at` to `w`")),
+        "{error}"
+    );
 }
 
 #[test]

@@ -53,7 +53,11 @@ pub(super) fn from_json(raw: &str, column_type: &ColumnType) -> Result<Value, Mi
 
 /// The value of a CSV field; an empty one is NULL, of a string column that has no NULL the empty
 /// string.
-pub(super) fn from_csv(text: &str, column_type: &ColumnType, nullable: bool) -> Result<Value, Misfit> {
+pub(super) fn from_csv(
+    text: &str,
+    column_type: &ColumnType,
+    nullable: bool,
+) -> Result<Value, Misfit> {
     let trimmed = text.trim();
     match column_type {
         ColumnType::String if text.is_empty() && !nullable => Ok(Value::String("".into())),
@@ -132,7 +136,9 @@ fn from_string(text: &str, column_type: &ColumnType) -> Result<Value, Misfit> {
         (ColumnType::Float64, "NaN") => Ok(Value::Float64(f64::NAN)),
         (ColumnType::Float64, "Infinity") => Ok(Value::Float64(f64::INFINITY)),
         (ColumnType::Float64, "-Infinity") => Ok(Value::Float64(f64::NEG_INFINITY)),
-        (ColumnType::Bool | ColumnType::List(_), _) => Err(wrong(column_type, expected(column_type))),
+        (ColumnType::Bool | ColumnType::List(_), _) => {
+            Err(wrong(column_type, expected(column_type)))
+        }
         _ => from_number(text, column_type),
     }
 }
@@ -188,7 +194,12 @@ fn whole(text: &str, column_type: &ColumnType) -> Result<i128, Misfit> {
     parse_decimal(text, 38, 0).map_err(|why| range(column_type, why))
 }
 
-fn signed(text: &str, column_type: &ColumnType, least: i64, greatest: i64) -> Result<Value, Misfit> {
+fn signed(
+    text: &str,
+    column_type: &ColumnType,
+    least: i64,
+    greatest: i64,
+) -> Result<Value, Misfit> {
     match i64::try_from(whole(text, column_type)?) {
         Ok(number) if (least..=greatest).contains(&number) => Ok(Value::Int(number)),
         _ => Err(range(column_type, format!("it is not between {least} and {greatest}"))),

@@ -13,7 +13,8 @@ use falaj_event::cells::Cells;
 use crate::text::{format_base64, format_date, format_decimal, format_timestamp};
 
 /// RFC 3339 has four digits for a year: 0000-01-01T00:00:00Z to 9999-12-31T23:59:59.999999Z.
-const RFC_3339_US: std::ops::RangeInclusive<i64> = -62_167_219_200_000_000..=253_402_300_799_999_999;
+const RFC_3339_US: std::ops::RangeInclusive<i64> =
+    -62_167_219_200_000_000..=253_402_300_799_999_999;
 const RFC_3339_DAYS: std::ops::RangeInclusive<i32> = -719_528..=2_932_896;
 
 /// One row of a batch of any types as a JSON object. NULLs are left out; decimals and bytes are

@@ -16,7 +16,8 @@ pub(super) fn object(text: &str) -> Result<Vec<(String, &str)>, String> {
         let end = string_end(part.as_bytes());
         let (name, value) = part.split_at_checked(end).ok_or("its fields cannot be told apart")?;
         let name = serde_json::from_str(name).map_err(|error| error.to_string())?;
-        let value = value.trim_start().strip_prefix(':').ok_or("its fields cannot be told apart")?;
+        let value =
+            value.trim_start().strip_prefix(':').ok_or("its fields cannot be told apart")?;
         fields.push((name, value.trim()));
     }
     Ok(fields)

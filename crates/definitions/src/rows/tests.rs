@@ -36,7 +36,9 @@ fn topic(kind: &str, columns: &str) -> Arc<TopicDefinition> {
         "name = \"t\"\nkind = \"{kind}\"\n{key} = \"k\"\nevent_time = \"at\"\nsubject = \"k\"\ncolumns = [\n\
          {{ name = \"k\", type = \"string\" }},\n{{ name = \"at\", type = \"timestamp\" }},\n{columns}\n]"
     );
-    Arc::new(parse_topic(&SourceFile::new("t.toml", text)).unwrap_or_else(|found| panic!("{found}")))
+    Arc::new(
+        parse_topic(&SourceFile::new("t.toml", text)).unwrap_or_else(|found| panic!("{found}")),
+    )
 }
 
 fn every_type() -> Arc<TopicDefinition> {
@@ -97,7 +99,11 @@ fn every_type_is_read_exactly() {
         ("ts", "-1", Value::Timestamp(-1)),
         ("li", "[1, null , -2]", Value::List([Value::Int(1), Value::Null, Value::Int(-2)].into())),
         ("li", "[]", Value::List([].into())),
-        ("ls", r#"["a,b", "]"]"#, Value::List(["a,b", "]"].map(|s| Value::String(s.into())).into())),
+        (
+            "ls",
+            r#"["a,b", "]"]"#,
+            Value::List(["a,b", "]"].map(|s| Value::String(s.into())).into()),
+        ),
         ("ld", "[1.25]", Value::List([Value::Decimal(125, 2)].into())),
         ("s", "null", Value::Null),
         ("li", "null", Value::Null),
@@ -108,7 +114,8 @@ fn every_type_is_read_exactly() {
 
 #[test]
 fn values_that_do_not_fit_are_told_exactly() {
-    let instant = "an instant such as \"2026-01-31T08:15:00Z\", or whole microseconds since 1970 UTC";
+    let instant =
+        "an instant such as \"2026-01-31T08:15:00Z\", or whole microseconds since 1970 UTC";
     for (column, raw, told) in [
         ("i8", "128", "int8: it is not between -128 and 127"),
         ("i32", "1.5", "int32: it has more than 0 digits after the point"),
@@ -138,7 +145,9 @@ fn values_that_do_not_fit_are_told_exactly() {
     }
     assert_eq!(
         field("li", "[1, \"x\"]").unwrap_err(),
-        ["li = [1, \"x\"] is not a list<int64>: item 1 does not fit int64: expected a whole number"]
+        [
+            "li = [1, \"x\"] is not a list<int64>: item 1 does not fit int64: expected a whole number"
+        ]
     );
     let long = field("i64", &format!("\"{}\"", "x".repeat(5_000))).unwrap_err();
     assert!(long[0].len() < 200, "messages stay short");
@@ -219,7 +228,10 @@ fn tables_upsert_unless_told_otherwise() {
 fn personal_values_are_kept_out_of_reasons() {
     let topic = topic("event", "{ name = \"p\", type = \"int64\", pii = true }");
     let checked = parse(&topic, &[r#"{"k":"a","at":1,"p":"Aisha"}"#]);
-    assert_eq!(checked.rejected[0].reasons[0].text, "p does not fit int64: expected a whole number");
+    assert_eq!(
+        checked.rejected[0].reasons[0].text,
+        "p does not fit int64: expected a whole number"
+    );
 }
 
 #[test]
@@ -233,7 +245,10 @@ fn csv_records() {
     let names = ["k", "at", "n", " s", "b", "l", "m"];
     let header = CsvHeader::new(&topic.schema, names).unwrap();
     let mut parser = RowParser::new(Arc::clone(&topic));
-    parser.push_record(&header, ["a", "2026-01-01T00:00:00Z", " 7 ", "x y ", "TRUE", "[1, 2]", "1.5"]);
+    parser.push_record(
+        &header,
+        ["a", "2026-01-01T00:00:00Z", " 7 ", "x y ", "TRUE", "[1, 2]", "1.5"],
+    );
     parser.push_record(&header, ["", "17", "", "", "", "", ""]);
     parser.push_record(&header, ["a", "17", "1"]);
     parser.push_record(&header, ["a", "17", "x", "", "1", "(", "1.555"]);
@@ -328,7 +343,8 @@ fn rows_survive_json() {
     };
     for _ in 0..500 {
         let columns = topic.schema.columns.iter();
-        let mut values: Vec<Value> = columns.map(|column| drawn(&column.column_type, &mut bits)).collect();
+        let mut values: Vec<Value> =
+            columns.map(|column| drawn(&column.column_type, &mut bits)).collect();
         values[0] = Value::String("k".into());
         values[1] = Value::Timestamp(bits().cast_signed());
         let arrays = topic.schema.columns.iter().zip(&values).map(|(column, value)| {

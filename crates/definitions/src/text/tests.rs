@@ -15,7 +15,9 @@ fn durations() {
         assert_eq!(parse_duration(text), Ok(us), "{text}");
         assert_eq!(parse_duration(&format_duration(us)), Ok(us), "{text}");
     }
-    for text in ["", "30", "days", "-1 day", "7 years", "1 fortnight", "99999999999999 weeks", "1.5 h"] {
+    for text in
+        ["", "30", "days", "-1 day", "7 years", "1 fortnight", "99999999999999 weeks", "1.5 h"]
+    {
         assert!(parse_duration(text).is_err(), "{text}");
     }
     assert!(parse_duration("7 years").unwrap_err().contains("2557 days"));
@@ -101,7 +103,9 @@ fn decimals_are_exact_or_refused() {
     ] {
         assert!(parse_decimal(text, 12, 2).unwrap_err().contains(why), "{text}");
     }
-    for (unscaled, scale, text) in [(0, 2, "0.00"), (-5, 2, "-0.05"), (1_250, 2, "12.50"), (7, 0, "7")] {
+    for (unscaled, scale, text) in
+        [(0, 2, "0.00"), (-5, 2, "-0.05"), (1_250, 2, "12.50"), (7, 0, "7")]
+    {
         assert_eq!(format_decimal(unscaled, scale), text);
         assert_eq!(parse_decimal(text, 38, scale), Ok(unscaled));
     }

@@ -67,7 +67,8 @@ pub(super) fn read(
     let nullable = fields.boolean("nullable", out).is_some_and(|flag| flag.value);
     let pii = fields.boolean("pii", out).is_some_and(|flag| flag.value);
     let since_version = read_since(&fields, version, nullable, out);
-    let default_class = if pii { classification.max(Classification::Restricted) } else { classification };
+    let default_class =
+        if pii { classification.max(Classification::Restricted) } else { classification };
     let classification = read_classification(&fields, out).unwrap_or(default_class);
     let description = fields.text("description", out).unwrap_or_default();
     let (name, column_type) = (name?, column_type?);
@@ -103,8 +104,21 @@ fn read_type(fields: &Fields<'_>, out: &mut Diagnostics) -> Option<ColumnType> {
 }
 
 const TYPES: [&str; 15] = [
-    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32",
-    "float64", "string", "binary", "date", "timestamp",
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float32",
+    "float64",
+    "string",
+    "binary",
+    "date",
+    "timestamp",
 ];
 
 /// The version that added the column: later than the first only for nullable columns.
@@ -113,13 +127,16 @@ fn read_since(fields: &Fields<'_>, version: u32, nullable: bool, out: &mut Diagn
         return 1;
     };
     if since.value > version {
-        let message = format!("the column is from version {}, but the topic is at {version}", since.value);
+        let message =
+            format!("the column is from version {}, but the topic is at {version}", since.value);
         let help = format!("write `version = {}` at the top", since.value);
         out.push(fields.source.error("bad-version", since.span, message).with_help(help));
     } else if since.value > 1 && !nullable {
         let message = "a column that a later version added must be nullable: older events lack it";
         let diagnostic = fields.source.error("bad-version", since.span, message);
-        out.push(diagnostic.with_help("add `nullable = true`; `not_null = true` still binds new events"));
+        out.push(
+            diagnostic.with_help("add `nullable = true`; `not_null = true` still binds new events"),
+        );
     }
     since.value
 }
@@ -251,7 +268,8 @@ fn values(
             }
             Err(why) => {
                 let of = &column.column_type;
-                let message = format!("this value of `{name}` does not fit a column of type {of}: {why}");
+                let message =
+                    format!("this value of `{name}` does not fit a column of type {of}: {why}");
                 out.push(fields.source.error("wrong-type", item.span(), message));
                 values = None;
             }
@@ -271,17 +289,17 @@ fn read_matches(
         return None;
     }
     // On its own first, so that an unbalanced group cannot be balanced by the anchors' one.
-    let compiled = RegexBuilder::new(&pattern.value).size_limit(MAX_PATTERN_BYTES).build().and_then(
-        |_| {
+    let compiled =
+        RegexBuilder::new(&pattern.value).size_limit(MAX_PATTERN_BYTES).build().and_then(|_| {
             let anchored = format!("^(?:{})$", pattern.value);
             RegexBuilder::new(&anchored).size_limit(MAX_PATTERN_BYTES).build()
-        },
-    );
+        });
     match compiled {
         Ok(compiled) => Some((Rule::Matches(pattern.value, compiled), pattern.span)),
         Err(error) => {
             let text = error.to_string();
-            let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").trim();
+            let reason =
+                text.lines().last().unwrap_or_default().trim_start_matches("error: ").trim();
             let message = format!("`matches` is not a regular expression: {reason}");
             out.push(fields.source.error("bad-pattern", pattern.span, message));
             None
@@ -315,8 +333,10 @@ fn refuse(
     fits: &str,
     out: &mut Diagnostics,
 ) {
-    let message =
-        format!("`{rule}` cannot be asked of `{}`, a column of type {}", column.name, column.column_type);
+    let message = format!(
+        "`{rule}` cannot be asked of `{}`, a column of type {}",
+        column.name, column.column_type
+    );
     let help = format!("`{rule}` is for {fits}");
     out.push(fields.source.error("wrong-rule", span, message).with_help(help));
 }

@@ -106,7 +106,13 @@ impl<'a> Fields<'a> {
     ) -> Option<Located<u32>> {
         let value = self.get(name)?;
         let DeValue::Integer(integer) = value.get_ref() else {
-            out.push(wrong_type(self.source, name, "a whole number", value.get_ref(), value.span()));
+            out.push(wrong_type(
+                self.source,
+                name,
+                "a whole number",
+                value.get_ref(),
+                value.span(),
+            ));
             return None;
         };
         let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
@@ -123,7 +129,12 @@ impl<'a> Fields<'a> {
     }
 
     /// An array field.
-    pub fn array(&self, name: &str, of: &str, out: &mut Diagnostics) -> Option<Located<&'a DeArray<'a>>> {
+    pub fn array(
+        &self,
+        name: &str,
+        of: &str,
+        out: &mut Diagnostics,
+    ) -> Option<Located<&'a DeArray<'a>>> {
         let value = self.get(name)?;
         match value.get_ref() {
             DeValue::Array(items) => Some(Located { value: items, span: value.span() }),
@@ -135,7 +146,11 @@ impl<'a> Fields<'a> {
     }
 
     /// A list of strings; one string alone is a list of one.
-    pub fn strings(&self, name: &str, out: &mut Diagnostics) -> Option<Located<Vec<Located<String>>>> {
+    pub fn strings(
+        &self,
+        name: &str,
+        out: &mut Diagnostics,
+    ) -> Option<Located<Vec<Located<String>>>> {
         if matches!(self.get(name)?.get_ref(), DeValue::String(_)) {
             let one = self.string(name, out)?;
             return Some(Located { span: one.span.clone(), value: vec![one] });

@@ -43,9 +43,9 @@ pub(super) fn literal(literal: &DeValue<'_>, column_type: &ColumnType) -> Result
             .and_then(|text| parse_date(&text))
             .map(Value::Date)
             .ok_or_else(|| "it must be a date such as 2026-01-31".into()),
-        ColumnType::Timestamp => parse_timestamp(&text.unwrap_or_default())
-            .map(Value::Timestamp)
-            .map_err(str::to_owned),
+        ColumnType::Timestamp => {
+            parse_timestamp(&text.unwrap_or_default()).map(Value::Timestamp).map_err(str::to_owned)
+        }
         ColumnType::Binary | ColumnType::List(_) => {
             Err(format!("a {column_type} cannot be written here"))
         }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use falaj_event::hash::domain_hash;
-use falaj_event::{ColumnType, Classification, TopicKind, TopicSchema};
+use falaj_event::{Classification, ColumnType, TopicKind, TopicSchema};
 use toml::de::{DeTable, DeValue};
 
 use super::columns::{DeclaredColumn, MAX_NAME_BYTES, read as read_column, read_classification};
@@ -55,7 +55,9 @@ pub(super) fn parse(source: &SourceFile, origin: Origin) -> Result<TopicDefiniti
     let place = table
         .iter()
         .find(|(key, _)| key.get_ref() == "name")
-        .map_or(0..source.line(1).map_or(0, str::len), |(key, value)| key.span().start..value.span().end);
+        .map_or(0..source.line(1).map_or(0, str::len), |(key, value)| {
+            key.span().start..value.span().end
+        });
     let fields = Fields::new(source, "topic", table, place, &FIELDS, &mut out);
     let definition = Reader { source, origin, fields }.read(&mut out);
     match definition {
@@ -75,8 +77,10 @@ impl Reader<'_> {
         let name = self.name(out);
         let kind = self.kind(out);
         let version = self.fields.integer("version", 1, u32::MAX, out).map_or(1, |v| v.value);
-        let partitions =
-            self.fields.integer("partitions", 1, MAX_PARTITIONS, out).map_or(1, |count| count.value);
+        let partitions = self
+            .fields
+            .integer("partitions", 1, MAX_PARTITIONS, out)
+            .map_or(1, |count| count.value);
         let derived = self.derived(out);
         let classification = read_classification(&self.fields, out).unwrap_or_default();
         let columns = self.columns(version, classification, out);
@@ -134,7 +138,8 @@ impl Reader<'_> {
         let own = match text.strip_prefix(RESERVED_PREFIX) {
             Some(own) if system => own,
             Some(_) => {
-                let message = format!("names that begin with `{RESERVED_PREFIX}` belong to the platform");
+                let message =
+                    format!("names that begin with `{RESERVED_PREFIX}` belong to the platform");
                 out.push(self.source.error("reserved-name", name.span.clone(), message));
                 return Some(name);
             }
@@ -163,7 +168,9 @@ impl Reader<'_> {
                 let message = format!("there is no kind `{other}`");
                 let help = match nearest(other, ["event", "table"]) {
                     Some(meant) => format!("did you mean `{meant}`?"),
-                    None => "use `event` (every event is a fact) or `table` (newest row per key)".into(),
+                    None => {
+                        "use `event` (every event is a fact) or `table` (newest row per key)".into()
+                    }
                 };
                 out.push(self.source.error("bad-value", kind.span, message).with_help(help));
                 TopicKind::Event
@@ -188,15 +195,19 @@ impl Reader<'_> {
         classification: Classification,
         out: &mut Diagnostics,
     ) -> Vec<DeclaredColumn> {
-        let declared = match self.fields.get("columns").map(|value| (value.get_ref(), value.span())) {
+        let declared = match self.fields.get("columns").map(|value| (value.get_ref(), value.span()))
+        {
             Some((DeValue::Array(items), _)) if !items.is_empty() => items,
             Some((DeValue::Array(_), span)) => {
                 out.push(self.source.error("empty", span, "a topic needs columns"));
                 return Vec::new();
             }
             Some((other, span)) => {
-                let diagnostic = wrong_type(self.source, "columns", "a list of tables", other, span);
-                out.push(diagnostic.with_help("begin each column with [[columns]]: their order matters"));
+                let diagnostic =
+                    wrong_type(self.source, "columns", "a list of tables", other, span);
+                out.push(
+                    diagnostic.with_help("begin each column with [[columns]]: their order matters"),
+                );
                 return Vec::new();
             }
             None => {
@@ -213,7 +224,8 @@ impl Reader<'_> {
             };
             if let Some(first) = seen.get(&column.column.name) {
                 let line = self.source.position(first.start).0;
-                let message = format!("column `{}` was declared before, on line {line}", column.column.name);
+                let message =
+                    format!("column `{}` was declared before, on line {line}", column.column.name);
                 out.push(self.source.error("duplicate-name", column.name_span.clone(), message));
             } else {
                 seen.insert(column.column.name.clone(), column.name_span.clone());
@@ -245,17 +257,21 @@ impl Reader<'_> {
             let message = format!("`{field}` names `{}`, which is not a column", name.value);
             let names = columns.iter().map(|column| column.column.name.as_str());
             let help = nearest(&name.value, names).map(|meant| format!("did you mean `{meant}`?"));
-            out.push(self.source.error("unknown-column", name.span.clone(), message).with_help_if(help));
+            out.push(
+                self.source.error("unknown-column", name.span.clone(), message).with_help_if(help),
+            );
         }
         found
     }
 
     /// Whether a column of this name is there, though perhaps too wrong to be one.
     fn is_written(&self, name: &str) -> bool {
-        let Some(DeValue::Array(columns)) = self.fields.get("columns").map(|value| value.get_ref()) else {
+        let Some(DeValue::Array(columns)) = self.fields.get("columns").map(|value| value.get_ref())
+        else {
             return false;
         };
-        let mut names = columns.iter().filter_map(|column| column.get_ref().as_table()?.get("name"));
+        let mut names =
+            columns.iter().filter_map(|column| column.get_ref().as_table()?.get("name"));
         names.any(|written| written.get_ref().as_str() == Some(name))
     }
 
@@ -272,7 +288,9 @@ impl Reader<'_> {
         if let Some(value) = self.fields.get(other) {
             let message = match kind {
                 TopicKind::Event => "an event topic has a `key`; only tables have a `primary_key`",
-                TopicKind::Table => "a table topic is partitioned by its `primary_key` and has no other key",
+                TopicKind::Table => {
+                    "a table topic is partitioned by its `primary_key` and has no other key"
+                }
             };
             out.push(self.source.error("wrong-field", value.span(), message));
         }
@@ -344,7 +362,8 @@ impl Reader<'_> {
                     format!("column `{name}` is personal data, but the topic has no `subject`");
                 let help = "name the column that refers to the person, e.g. subject = \"customer_id\": \
                             the value is sealed under that person's key";
-                let diagnostic = self.source.error("missing-subject", column.name_span.clone(), message);
+                let diagnostic =
+                    self.source.error("missing-subject", column.name_span.clone(), message);
                 out.push(diagnostic.with_help(help));
             }
             return None;
@@ -369,7 +388,8 @@ impl Reader<'_> {
         }
         let rules = columns.iter().flat_map(|column| &column.rules);
         for (_, span) in rules.filter(|(rule, _)| matches!(rule, Rule::UniqueWithin(_))) {
-            let message = "`unique_within` is for event topics: rows of a table come again when they change";
+            let message =
+                "`unique_within` is for event topics: rows of a table come again when they change";
             out.push(self.source.error("wrong-rule", span.clone(), message));
         }
     }
@@ -380,13 +400,17 @@ impl Reader<'_> {
         };
         for name in &names.value {
             let (country, region) = name.value.split_once('-').unwrap_or((&name.value, "00"));
-            let country_fits = country.len() == 2 && country.bytes().all(|b| b.is_ascii_uppercase());
+            let country_fits =
+                country.len() == 2 && country.bytes().all(|b| b.is_ascii_uppercase());
             let region_fits = (1..=8).contains(&region.len())
                 && region.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
             if !country_fits || !region_fits {
                 let message = format!("`{}` is not a jurisdiction", name.value);
-                let help = "write an ISO 3166 code such as `AE`, or with a region, such as `AE-DIFC`";
-                out.push(self.source.error("bad-value", name.span.clone(), message).with_help(help));
+                let help =
+                    "write an ISO 3166 code such as `AE`, or with a region, such as `AE-DIFC`";
+                out.push(
+                    self.source.error("bad-value", name.span.clone(), message).with_help(help),
+                );
             }
         }
         names.value.into_iter().map(|name| name.value).collect()

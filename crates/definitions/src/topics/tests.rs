@@ -79,8 +79,14 @@ fn one(from: &str, to: &str, starts: &str, contains: &str) {
 fn a_good_topic_is_read_whole() {
     let topic = parse_text(GOOD).unwrap();
     let schema = &topic.schema;
-    assert_eq!((schema.name.as_str(), schema.version, schema.kind), ("payments", 2, TopicKind::Event));
-    assert_eq!((schema.key.as_slice(), schema.event_time, schema.subject), ([0].as_slice(), 1, Some(0)));
+    assert_eq!(
+        (schema.name.as_str(), schema.version, schema.kind),
+        ("payments", 2, TopicKind::Event)
+    );
+    assert_eq!(
+        (schema.key.as_slice(), schema.event_time, schema.subject),
+        ([0].as_slice(), 1, Some(0))
+    );
     assert_eq!((schema.partitions, schema.derived), (4, false));
     assert_eq!(topic.jurisdictions, ["AE", "AE-DIFC"]);
     assert_eq!(topic.retention_us, Some(30 * 86_400_000_000));
@@ -91,7 +97,8 @@ fn a_good_topic_is_read_whole() {
     assert_eq!(schema.columns[2].classification, Classification::Confidential);
     assert_eq!(schema.columns[3].classification, Classification::Restricted, "pii is guarded most");
     assert_eq!(schema.columns[4].since_version, 2);
-    let rules: Vec<(usize, &Rule)> = topic.expectations.iter().map(|e| (e.column, &e.rule)).collect();
+    let rules: Vec<(usize, &Rule)> =
+        topic.expectations.iter().map(|e| (e.column, &e.rule)).collect();
     assert!(matches!(
         rules[0],
         (2, Rule::Between(least, greatest))
@@ -123,23 +130,43 @@ fn defaults_are_the_documented_ones() {
 
 #[test]
 fn unknown_fields_are_named_with_the_nearest() {
-    one("partitions", "partition", "5:1 unknown-field a topic has no field `partition`", "`partitions`?");
+    one(
+        "partitions",
+        "partition",
+        "5:1 unknown-field a topic has no field `partition`",
+        "`partitions`?",
+    );
     one("nullable", "nulable", "29:1 unknown-field a column has no field `nulable`", "`nullable`?");
     one("skew = ", "colour = ", "9:1 unknown-field", "its fields are name, kind,");
 }
 
 #[test]
 fn wrong_types_and_values_are_placed_on_the_value() {
-    one("partitions = 4", "partitions = \"4\"", "5:14 wrong-type `partitions` must be a whole number", "a string");
+    one(
+        "partitions = 4",
+        "partitions = \"4\"",
+        "5:14 wrong-type `partitions` must be a whole number",
+        "a string",
+    );
     one("partitions = 4", "partitions = 0", "5:14 out-of-range", "between 1 and 1024");
     one("partitions = 4", "partitions = 0x7fffffffffffffffffff", "5:14 out-of-range", "");
     one("[\"AE\", \"AE-DIFC\"]", "[\"AE\", 7]", "7:24 wrong-type", "must be a string");
     one("\"AE-DIFC\"", "\"Dubai\"", "7:24 bad-value `Dubai` is not a jurisdiction", "ISO 3166");
-    one("\"confidential\"", "\"secret\"", "6:18 bad-value there is no classification `secret`", "restricted");
+    one(
+        "\"confidential\"",
+        "\"secret\"",
+        "6:18 bad-value there is no classification `secret`",
+        "restricted",
+    );
     one("\"30 days\"", "\"1 year\"", "8:13 bad-duration `year` has no fixed length", "forever");
     one("\"1 min\"", "60", "9:8 wrong-type `skew` must be a string", "");
     one("nullable = true", "nullable = 1", "29:12 wrong-type", "true or false");
-    one("key = [\"customer_id\"]", "kind = \"tabel\"\nkey = [\"customer_id\"]", "2:8 bad-value", "`table`?");
+    one(
+        "key = [\"customer_id\"]",
+        "kind = \"tabel\"\nkey = [\"customer_id\"]",
+        "2:8 bad-value",
+        "`table`?",
+    );
     one("\"decimal(12,2)\"", "\"money\"", "22:8 unknown-type unknown type `money`", "");
     one("\"timestamp\"", "\"int\"", "18:8 unknown-type", "did you mean `int64`?");
     one("skew", "description = \"\"\nskew", "9:15 empty", "`description` is empty");
@@ -168,23 +195,53 @@ fn names_are_checked() {
 
 #[test]
 fn keys_event_times_and_subjects_are_checked() {
-    one("key = [\"customer_id\"]", "key = [\"custmer_id\"]", "2:8 unknown-column", "`customer_id`?");
+    one(
+        "key = [\"customer_id\"]",
+        "key = [\"custmer_id\"]",
+        "2:8 unknown-column",
+        "`customer_id`?",
+    );
     one("key = [\"customer_id\"]", "key = []", "2:7 empty", "names no column");
-    one("key = [\"customer_id\"]", "key = [\"customer_id\", \"customer_id\"]", "2:23 duplicate-name", "");
+    one(
+        "key = [\"customer_id\"]",
+        "key = [\"customer_id\", \"customer_id\"]",
+        "2:23 duplicate-name",
+        "",
+    );
     one("key = [\"customer_id\"]", "key = [\"status\"]", "2:8 nullable-key", "");
     one("key = [\"customer_id\"]\n", "", "1:1 missing-field this topic has no `key`", "partition");
     one("key = ", "primary_key = [\"customer_id\"]\nkey = ", "2:15 wrong-field", "only tables");
-    let pii = GOOD.replace("nullable = true\npii", "pii").replace("key = [\"customer_id\"]", "key = [\"phone\"]");
+    let pii = GOOD
+        .replace("nullable = true\npii", "pii")
+        .replace("key = [\"customer_id\"]", "key = [\"phone\"]");
     assert!(described(&pii)[0].starts_with("2:8 pii-key key column `phone` is personal data"));
-    let list = GOOD.replace("\"string\"\n\n[[columns]]\nname = \"paid_at\"", "\"list<string>\"\n\n[[columns]]\nname = \"paid_at\"");
+    let list = GOOD.replace(
+        "\"string\"\n\n[[columns]]\nname = \"paid_at\"",
+        "\"list<string>\"\n\n[[columns]]\nname = \"paid_at\"",
+    );
     assert!(described(&list).iter().any(|d| d.starts_with("2:8 bad-key-type")));
-    one("event_time = \"paid_at\"\n", "", "1:1 missing-field this topic has no `event_time`", "timestamp");
-    one("event_time = \"paid_at\"", "event_time = \"customer_id\"", "3:14 bad-event-time", "type string, not timestamp");
+    one(
+        "event_time = \"paid_at\"\n",
+        "",
+        "1:1 missing-field this topic has no `event_time`",
+        "timestamp",
+    );
+    one(
+        "event_time = \"paid_at\"",
+        "event_time = \"customer_id\"",
+        "3:14 bad-event-time",
+        "type string, not timestamp",
+    );
     one("\"timestamp\"", "\"timestamp\"\nnullable = true", "3:14 bad-event-time", "nullable");
     one("subject = \"customer_id\"\n", "", "26:8 missing-subject column `phone`", "subject = ");
     one("subject = \"customer_id\"", "subject = \"phone\"", "4:11 bad-subject", "random reference");
     one("subject = \"customer_id\"", "subject = \"nobody\"", "4:11 unknown-column", "");
-    one("key = [\"customer_id\"]", "kind = \"table\"\nprimary_key = [\"customer_id\"]", "25:17 wrong-rule", "table");
+    one(
+        "key = [\"customer_id\"]",
+        "kind = \"table\"\nprimary_key = [\"customer_id\"]",
+        "25:17 wrong-rule",
+        "table",
+    );
 }
 
 #[test]
@@ -198,9 +255,19 @@ fn versions_of_columns_are_checked() {
 
 #[test]
 fn rules_must_fit_their_columns() {
-    one("one_of = [\"ok\", \"bad\"]", "between = [\"a\", \"b\"]", "39:11 wrong-rule", "numbers, dates");
+    one(
+        "one_of = [\"ok\", \"bad\"]",
+        "between = [\"a\", \"b\"]",
+        "39:11 wrong-rule",
+        "numbers, dates",
+    );
     one("[0.01, \"99.5\"]", "[0.01]", "23:11 bad-value", "two bounds");
-    one("[0.01, \"99.5\"]", "[2, 1]", "23:11 bad-value nothing is between 2.00 and 1.00", "smaller");
+    one(
+        "[0.01, \"99.5\"]",
+        "[2, 1]",
+        "23:11 bad-value nothing is between 2.00 and 1.00",
+        "smaller",
+    );
     one("[0.01, \"99.5\"]", "[0.001, 1]", "23:12 wrong-type", "more than 2 digits");
     one("[0.01, \"99.5\"]", "5", "23:11 wrong-type", "two bounds");
     one("\"1 day\"", "\"0 s\"", "24:17 bad-value", "");
@@ -211,7 +278,12 @@ fn rules_must_fit_their_columns() {
     one("[\"ok\", \"bad\"]", "[\"ok\", \"ok\"]", "39:10 bad-value `one_of` names \"ok\" twice", "");
     one("[\"ok\", \"bad\"]", "[]", "39:10 bad-value", "allows nothing");
     one("[\"ok\", \"bad\"]", "[\"ok\", 3]", "39:17 wrong-type", "must be a string");
-    one("between = [0.01, \"99.5\"]", "matches = \"x\"", "23:11 wrong-rule `matches` cannot be asked", "strings");
+    one(
+        "between = [0.01, \"99.5\"]",
+        "matches = \"x\"",
+        "23:11 wrong-rule `matches` cannot be asked",
+        "strings",
+    );
 }
 
 #[test]
@@ -257,7 +329,11 @@ fn all_findings_are_reported_at_once() {
         .replace("[0.01, \"99.5\"]", "[2, 1]");
     let found = described(&text);
     assert_eq!(found.len(), 3, "{found:#?}");
-    assert!(found[0].starts_with("3:14") && found[1].starts_with("5:1") && found[2].starts_with("23:11"));
+    assert!(
+        found[0].starts_with("3:14")
+            && found[1].starts_with("5:1")
+            && found[2].starts_with("23:11")
+    );
 }
 
 #[test]
