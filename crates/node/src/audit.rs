@@ -27,14 +27,14 @@ fn digest(store: &ViewStore) -> Result<Json> {
     let digest = store.digest(&mut |_| {})?;
     let progress = store.progress();
     Ok(json!({
-        "digest": digest.sha256.to_string(),
+        "digest": digest.digest.to_string(),
         "epoch": progress.rows.map(|progress| progress.epoch),
         "t": progress.rows.map(|progress| progress.t),
         "families": digest.families.iter().map(|family| json!({
-            "name": family.name,
+            "name": family.family.name(),
             "entries": family.entries,
             "bytes": family.bytes,
-            "digest": family.sha256.to_string(),
+            "digest": family.digest.to_string(),
         })).collect::<Vec<_>>(),
     }))
 }
@@ -88,7 +88,7 @@ fn compare(core: &Core, rebuilt: &ViewStore, started: std::time::Instant) -> Res
         "equal": comparison.is_equal() && present["digest"] == again["digest"],
         "present": present,
         "rebuilt": again,
-        "differences": comparison.first.iter().map(|found| format!("{found:?}")).collect::<Vec<_>>(),
+        "differences": comparison.first.iter().map(|found| found.to_string()).collect::<Vec<_>>(),
         "seconds": seconds,
     }))
 }

@@ -3,6 +3,7 @@
 //!
 //! Knows no door and no verb. Rules about topics, views or epochs live in the crates below.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use falaj_definitions::catalog::{Catalog, DefinitionKind};
 use falaj_definitions::diagnostics::SourceFile;
 use falaj_definitions::evolution::compare;
+use falaj_definitions::expectations::Checks;
 use falaj_definitions::topics::{parse_topic, rejected_topic};
 use falaj_definitions::plan::ViewPlan;
 use falaj_event::hash::domain_hash;
@@ -59,6 +61,8 @@ pub struct Core {
     pub options: CoreOptions,
     /// The definitions in force.
     pub catalog: Arc<Catalog>,
+    /// What a row alone decides, by topic.
+    pub checks: BTreeMap<String, Checks>,
     /// Keys.
     pub vault: Arc<Vault>,
     /// The log.
@@ -111,8 +115,12 @@ impl Core {
         let sequencer = start_sequencer(&options, &catalog, &log, &vault, doorkeeper)?;
         declare(&declared, &catalog, &definitions_topic, &log, &sequencer)?;
         let (store, reason) = open_store(data, &catalog)?;
+        let checks = catalog.topics.iter().map(|topic| {
+            (topic.schema.name.clone(), Checks::new(Arc::clone(topic)))
+        });
         let core = Self {
             options,
+            checks: checks.collect(),
             catalog,
             vault,
             log,

@@ -241,7 +241,8 @@ fn resume(store: &ViewStore) -> Result<Option<Resume>> {
     let Some(Progress { epoch, t }) = store.progress().operator else { return Ok(None) };
     let mut state = Vec::new();
     for entry in store.operator_state()? {
-        state.push(entry?);
+        let (key, value) = entry?;
+        state.push((key.into_vec(), value.into_vec()));
     }
     Ok(Some(Resume { epoch, t, state }))
 }

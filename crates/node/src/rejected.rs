@@ -1,119 +1,95 @@
-//! Rows of `<topic>.rejected`: the reasons and the original of every row that was not accepted.
+//! Refused rows on their way to `<topic>.rejected`, from whichever side of the sequencer they come.
 //!
-//! Knows the columns of `topics/system/rejected.toml` by name; does not decide what is rejected.
+//! Does not decide what is refused, and does not know the columns of rejected topics (see
+//! `falaj_definitions::rejections`).
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use arrow::record_batch::RecordBatch;
-use falaj_event::cells::batch_cells;
-use falaj_event::value::to_array;
+use falaj_definitions::catalog::Catalog;
+use falaj_definitions::reasons::{Reason, RejectedRow};
+use falaj_definitions::rejections::{Rejection, rejected_batch};
+use falaj_definitions::rows::row_json;
+use falaj_event::cells::Cells;
 use falaj_event::{EventId, TopicSchema, Value};
 
-/// One reason for a rejection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason {
-    /// A stable word, e.g. `not_between`.
-    pub code: String,
-    /// The column concerned; empty for the whole row.
-    pub column: String,
-    /// In words.
-    pub text: String,
+use crate::pump::wall_clock_us;
+
+/// Refused rows of one batch.
+#[derive(Debug, Default)]
+pub struct Refused {
+    rows: Vec<RejectedRow>,
 }
 
-/// A row that is rejected.
-#[derive(Clone, Debug)]
-pub struct RejectedOriginal {
-    /// Id that it would have had.
-    pub event_id: EventId,
-    /// Why.
-    pub reasons: Vec<Reason>,
-    /// The person that it is about, where that could be read.
-    pub subject: Value,
-    /// The row as JSON, or the raw line.
-    pub row: String,
-}
-
-/// The rows of `originals` for the rejected topic `schema` of a topic at `schema_version`.
-///
-/// # Errors
-/// When the rejected topic is not what this program writes.
-pub fn batch(
-    schema: &TopicSchema,
-    schema_version: u32,
-    originals: &[RejectedOriginal],
-    wall_clock_us: i64,
-) -> Result<RecordBatch> {
-    let mut arrays = Vec::with_capacity(schema.columns.len());
-    for column in &schema.columns {
-        let values = originals
-            .iter()
-            .map(|original| value(&column.name, original, schema_version, wall_clock_us))
-            .collect::<Result<Vec<_>>>()?;
-        arrays.push(to_array(&column.column_type, &values)?);
+impl Refused {
+    /// Adds row `row` of a topic's batch, which is refused for these reasons. `original` is the row
+    /// as it came, where it is not what the batch holds.
+    ///
+    /// # Errors
+    /// When the batch holds a type that no topic has, or too many rows.
+    pub fn add(
+        &mut self,
+        schema: &TopicSchema,
+        batch: &RecordBatch,
+        row: usize,
+        reasons: Vec<Reason>,
+        original: Option<&str>,
+    ) -> Result<()> {
+        let subject = match schema.subject {
+            Some(index) => Cells::new(batch.column(index).as_ref())?.value(row),
+            None => Value::Null,
+        };
+        let text = original.map_or_else(|| row_json(batch, row), str::to_owned);
+        let position = u32::try_from(row)?;
+        self.rows.push(RejectedRow { position, reasons, subject, row: text });
+        Ok(())
     }
-    Ok(RecordBatch::try_new(falaj_log::schemas::row_schema(schema), arrays)?)
-}
 
-fn value(column: &str, original: &RejectedOriginal, version: u32, wall_clock_us: i64) -> Result<Value> {
-    let list = |part: fn(&Reason) -> &str| {
-        let items = original.reasons.iter().map(|reason| Value::String(part(reason).into()));
-        Value::List(items.collect())
-    };
-    let producer = match &original.event_id {
-        EventId::Producer { producer, sequence } => Some((producer, *sequence)),
-        EventId::Derived(_) => None,
-    };
-    Ok(match column {
-        "event_id" => Value::Binary(original.event_id.to_bytes().as_slice().into()),
-        // Overwritten with the epoch's T when the epoch closes.
-        "t" => Value::Timestamp(0),
-        "producer" => producer.map_or(Value::Null, |(id, _)| Value::Binary(id.0.as_slice().into())),
-        "sequence" => producer.map_or(Value::Null, |(_, sequence)| Value::UInt(sequence)),
-        "codes" => list(|reason| &reason.code),
-        "columns" => list(|reason| &reason.column),
-        "reasons" => list(|reason| &reason.text),
-        "subject" => original.subject.clone(),
-        "row" => Value::String(original.row.as_str().into()),
-        "schema_version" => Value::UInt(version.into()),
-        "wall_clock" => Value::Timestamp(wall_clock_us),
-        other => bail!("rejected topics have a column `{other}` that this program does not write"),
-    })
-}
+    /// Adds a line that could not be read as a row at all.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn add_line(&mut self, text: String, reasons: Vec<Reason>) -> Result<()> {
+        let position = u32::try_from(self.rows.len())?;
+        self.rows.push(RejectedRow { position, reasons, subject: Value::Null, row: text });
+        Ok(())
+    }
 
-/// The subject and the JSON of a row of a topic's batch.
-///
-/// # Errors
-/// When the batch holds a type that no topic has.
-pub fn describe(schema: &TopicSchema, batch: &RecordBatch, row: usize) -> Result<(Value, String)> {
-    let one = batch.slice(row, 1);
-    let subject = match schema.subject {
-        Some(index) => batch_cells(&one)?[index].value(0),
-        None => Value::Null,
-    };
-    let json = crate::json::batch_json(&one)?.pop().unwrap_or_default();
-    Ok((subject, json.to_string()))
-}
+    /// Positions of the refused rows.
+    pub fn positions(&self) -> Vec<u32> {
+        self.rows.iter().map(|row| row.position).collect()
+    }
 
-/// As [`batch`], for the parts of a submission.
-///
-/// # Errors
-/// As [`batch`].
-pub fn rejections(
-    schema: &Arc<TopicSchema>,
-    schema_version: u32,
-    rows: Vec<u32>,
-    originals: &[RejectedOriginal],
-    wall_clock_us: i64,
-) -> Result<falaj_log::Rejections> {
-    let reasons = originals
-        .iter()
-        .map(|original| original.reasons.iter().map(|reason| reason.text.clone()).collect())
-        .collect();
-    Ok(falaj_log::Rejections {
-        schema: Arc::clone(schema),
-        batch: batch(schema, schema_version, originals, wall_clock_us)?,
-        rows,
-        reasons,
-    })
+    /// The reasons in words, row by row.
+    pub fn reasons(&self) -> Vec<Vec<String>> {
+        let told = |row: &RejectedRow| row.reasons.iter().map(|reason| reason.text.clone()).collect();
+        self.rows.iter().map(told).collect()
+    }
+
+    /// The rejected topic of `source` and the rows for it; `event_id` gives the id that the event at a
+    /// position would have had.
+    ///
+    /// # Errors
+    /// When the topic rejects nothing (it is the platform's own), or the rows do not fit.
+    pub fn batch(
+        &self,
+        catalog: &Catalog,
+        source: &TopicSchema,
+        event_id: impl Fn(u32) -> EventId,
+    ) -> Result<(Arc<TopicSchema>, RecordBatch)> {
+        let topic = catalog
+            .topics
+            .rejected(&source.name)
+            .with_context(|| format!("topic `{}` has no rejected topic", source.name))?;
+        let rows: Vec<Rejection<'_>> = self
+            .rows
+            .iter()
+            .map(|row| Rejection { event_id: event_id(row.position), row })
+            .collect();
+        let now = i64::try_from(wall_clock_us())?;
+        // The event time is the epoch's T, which the sequencer fills in.
+        let batch = rejected_batch(&topic.schema, source.version, 0, now, &rows)?;
+        Ok((Arc::clone(&topic.schema), batch))
+    }
 }

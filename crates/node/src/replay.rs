@@ -93,7 +93,7 @@ fn recompute(
         resume: None,
     })?;
     let (mut row, mut events, mut taken) = (None, 0, 0);
-    let mut take = |wait: Duration, row: &mut Option<ViewRow>| -> Result<bool> {
+    let take = |wait: Duration, row: &mut Option<ViewRow>| -> Result<bool> {
         let Some(changes) = engine.take(wait)? else { return Ok(false) };
         for change in changes.rows {
             if Some(change.view) == view && change.key == key {

@@ -4,8 +4,11 @@
 
 use std::sync::Arc;
 
-use falaj_event::{LogTime, ProducerId};
+use falaj_definitions::oracle::oracle_sql;
+use falaj_definitions::reasons::{Reason, ReasonCode};
+use falaj_event::LogTime;
 use falaj_gateway::backend::{BackendError, Identity};
+use falaj_gateway::wire::producer_id;
 use falaj_log::Origin;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -42,7 +45,20 @@ struct RejectBody {
 #[derive(Deserialize)]
 struct Line {
     text: String,
-    reasons: Vec<String>,
+    reasons: Vec<LineReason>,
+}
+
+#[derive(Deserialize)]
+struct LineReason {
+    code: ReasonCode,
+    column: Option<String>,
+    text: String,
+}
+
+impl From<LineReason> for Reason {
+    fn from(reason: LineReason) -> Self {
+        Self { code: reason.code, column: reason.column.map(Into::into), text: reason.text }
+    }
 }
 
 /// Runs the action called `name`.
@@ -73,7 +89,7 @@ pub async fn run(
                     Some(at) => LogTime(at),
                     None => core.log.tail().map(|tail| tail.record.t).unwrap_or_default(),
                 };
-                let sql = core.catalog.oracle_sql(&body.view, at)?;
+                let sql = oracle_sql(&body.view, &super::view_texts(&core.catalog), &core.catalog.topics, at)?;
                 Ok(json!({ "view": body.view, "at": at, "sql": sql }))
             })
             .await
@@ -92,14 +108,12 @@ async fn reject(core: &Arc<Core>, body: RejectBody) -> Result<Json, BackendError
             message: format!("only the platform appends to `{}`", body.topic),
         });
     }
-    let producer = from_hex(&body.producer)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(ProducerId)
-        .ok_or_else(|| BackendError::invalid("reject: `producer` is not 16 bytes of hexadecimal"))?;
+    let producer = producer_id(&body.producer);
     let sequences = u32::try_from(body.lines.len())
         .map_err(|_| BackendError::invalid("reject: too many lines"))?;
     let origin = Origin::Producer { producer, first_sequence: body.first_sequence, sequences };
-    let lines = body.lines.into_iter().map(|line| (line.text, line.reasons)).collect();
+    let reasons = |line: Line| (line.text, line.reasons.into_iter().map(Reason::from).collect());
+    let lines = body.lines.into_iter().map(reasons).collect();
     let ack = produce::reject(core, &definition, origin, lines).await?;
     Ok(json!({ "t": ack.t, "epoch": ack.epoch, "rejected": ack.rejected.len() }))
 }

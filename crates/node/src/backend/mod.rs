@@ -12,6 +12,7 @@ pub mod topic;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use falaj_definitions::catalog::DefinitionKind;
 use falaj_definitions::plan::ViewPlan;
 use falaj_definitions::topics::TopicDefinition;
 use falaj_event::{LogTime, TopicSchema};
@@ -37,9 +38,10 @@ impl NodeBackend {
             let info = TopicInfo::new(topic.schema.as_ref().clone(), topic_details(topic));
             (topic.schema.name.clone(), Arc::new(info))
         });
+        let texts = view_texts(&core.catalog);
         let views = core.catalog.views.iter().map(|view| {
-            let sql = core.catalog.view_text(&view.name).unwrap_or_default();
-            (view.name.clone(), Arc::new(view_info(view, &sql)))
+            let sql = texts.get(&view.name).map(String::as_str).unwrap_or_default();
+            (view.name.clone(), Arc::new(view_info(view, sql)))
         });
         let catalog = Catalog { topics: topics.collect(), views: views.collect::<BTreeMap<_, _>>() };
         Self { core, catalog: Arc::new(catalog) }
@@ -52,6 +54,12 @@ impl NodeBackend {
             .get(&schema.name)
             .ok_or_else(|| BackendError::unknown("topic", &schema.name, self.core.catalog.topics.names()))
     }
+}
+
+/// The definitions of all views as written, by name.
+pub fn view_texts(catalog: &falaj_definitions::catalog::Catalog) -> BTreeMap<String, String> {
+    let views = catalog.definitions.iter().filter(|found| found.kind == DefinitionKind::View);
+    views.map(|found| (found.name.clone(), found.text.to_string())).collect()
 }
 
 /// What people should know of a topic.
@@ -74,7 +82,7 @@ fn topic_details(topic: &TopicDefinition) -> Json {
             "column": topic.schema.columns[expectation.column].name,
             "rule": format!("{:?}", expectation.rule),
         })).collect::<Vec<_>>(),
-        "schema": topic.schema.as_ref(),
+        "text": topic.text.as_ref(),
         "file": topic.file,
     })
 }

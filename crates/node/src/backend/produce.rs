@@ -8,16 +8,17 @@ use std::sync::Arc;
 use arrow::array::UInt32Array;
 use arrow::compute::take_record_batch;
 use arrow::record_batch::RecordBatch;
+use falaj_definitions::reasons::{Reason, ReasonCode};
 use falaj_definitions::topics::TopicDefinition;
-use falaj_event::EventId;
+use anyhow::Context;
+use falaj_event::Op;
 use falaj_gateway::backend::{
     AckFuture, BackendError, Misfit, OffsetRange, ProduceAck, ProduceRequest, RejectedRow,
 };
 use falaj_log::{Ack, Ops, Origin, Rejections, Submission, SubmitError};
 
 use crate::core::Core;
-use crate::pump::wall_clock_us;
-use crate::rejected::{self, Reason, RejectedOriginal};
+use crate::rejected::Refused;
 
 /// Admits a batch: checks rows, submits, and gives the future of its acknowledgement.
 ///
@@ -28,26 +29,11 @@ pub async fn produce(
     definition: &Arc<TopicDefinition>,
     request: ProduceRequest,
 ) -> Result<AckFuture, BackendError> {
-    let (send, receive) = tokio::sync::oneshot::channel();
-    let reply = Box::new(move |outcome| {
-        // A producer that is gone learns the outcome by sending the batch again.
-        let _ = send.send(outcome);
-    });
+    let (reply, answer) = reply();
     let submission = submission(core, definition, request, reply)
         .map_err(|error| BackendError::internal(format!("{error:#}")))?;
-    if let Err(submission) = core.sequencer.try_submit(submission) {
-        let sequencer = core.sequencer.clone();
-        tokio::task::spawn_blocking(move || sequencer.submit(*submission))
-            .await
-            .map_err(|error| BackendError::internal(error.to_string()))?;
-    }
-    Ok(Box::pin(async move {
-        match receive.await {
-            Ok(Ok(ack)) => Ok(produce_ack(ack)),
-            Ok(Err(error)) => Err(submit_error(error)),
-            Err(_) => Err(BackendError::unavailable("the node is stopping; send the batch again")),
-        }
-    }))
+    submit(core, submission).await?;
+    Ok(answer)
 }
 
 type Reply = Box<dyn FnOnce(Result<Ack, SubmitError>) + Send>;
@@ -68,17 +54,14 @@ fn submission(
     };
     let misfits: BTreeMap<usize, &Misfit> =
         request.misfits.iter().map(|misfit| (misfit.row, misfit)).collect();
-    let mut reasons = crate::admission::door_reasons(definition, &request.batch, &ops)?;
+    let mut reasons = door_reasons(core, definition, &request.batch, &ops)?;
     for (row, misfit) in &misfits {
-        let told = misfit.reasons.iter().map(|text| Reason {
-            code: "type".into(),
-            column: String::new(),
-            text: text.clone(),
-        });
+        let told =
+            misfit.reasons.iter().map(|text| Reason::row(ReasonCode::WrongType, text.as_str()));
         // A value that could not be converted is NULL in the batch; the conversion is the reason,
         // not the NULL.
         let others = reasons.remove(row).unwrap_or_default();
-        let others = others.into_iter().filter(|reason| reason.code != "null");
+        let others = others.into_iter().filter(|reason| reason.code != ReasonCode::Null);
         reasons.insert(*row, told.chain(others).collect());
     }
     let schema = Arc::clone(&definition.schema);
@@ -86,7 +69,12 @@ fn submission(
         let ops = if ops.iter().all(|op| *op == default_op) { Ops::All(default_op) } else { Ops::Each(ops) };
         return Ok(Submission { schema, origin, ops, batch: request.batch, positions: None, rejected: None, reply });
     }
-    let rejected = rejections(core, definition, &request.batch, &origin, reasons, &misfits)?;
+    let mut refused = Refused::default();
+    for (row, reasons) in reasons {
+        let original = misfits.get(&row).map(|misfit| misfit.original.as_str());
+        refused.add(&schema, &request.batch, row, reasons, original)?;
+    }
+    let rejected = rejections(core, definition, &refused, &origin)?;
     let kept: Vec<u32> =
         (0..u32::try_from(rows)?).filter(|row| rejected.rows.binary_search(row).is_err()).collect();
     let batch = take_record_batch(&request.batch, &UInt32Array::from(kept.clone()))?;
@@ -94,27 +82,19 @@ fn submission(
     Ok(Submission { schema, origin, ops, batch, positions: Some(kept), rejected: Some(rejected), reply })
 }
 
-fn rejections(
+/// Reasons by row of what a row alone decides.
+fn door_reasons(
     core: &Core,
     definition: &TopicDefinition,
     batch: &RecordBatch,
-    origin: &Origin,
-    reasons: BTreeMap<usize, Vec<Reason>>,
-    misfits: &BTreeMap<usize, &Misfit>,
-) -> anyhow::Result<Rejections> {
-    let schema = crate::admission::rejected_schema(&core.catalog, definition)?;
-    let mut rows = Vec::with_capacity(reasons.len());
-    let mut originals = Vec::with_capacity(reasons.len());
-    for (row, reasons) in reasons {
-        let (subject, json) = rejected::describe(&definition.schema, batch, row)?;
-        let row_text = misfits.get(&row).map_or(json, |misfit| misfit.original.clone());
-        let position = u32::try_from(row)?;
-        let event_id: EventId = origin.event_id(position);
-        originals.push(RejectedOriginal { event_id, reasons, subject, row: row_text });
-        rows.push(position);
-    }
-    let now = i64::try_from(wall_clock_us()).unwrap_or(i64::MAX);
-    rejected::rejections(&schema, definition.schema.version, rows, &originals, now)
+    ops: &[Op],
+) -> anyhow::Result<BTreeMap<usize, Vec<Reason>>> {
+    let checks = core
+        .checks
+        .get(&definition.schema.name)
+        .with_context(|| format!("topic `{}` has no checks", definition.schema.name))?;
+    let found = checks.check(|row| ops[row], batch)?;
+    Ok(found.into_iter().map(|found| (found.row, found.reasons)).collect())
 }
 
 /// Admits lines that are no rows at all (broken JSON, say): each is a rejection of its own.
@@ -125,25 +105,15 @@ pub async fn reject(
     core: &Arc<Core>,
     definition: &Arc<TopicDefinition>,
     origin: Origin,
-    lines: Vec<(String, Vec<String>)>,
+    lines: Vec<(String, Vec<Reason>)>,
 ) -> Result<ProduceAck, BackendError> {
-    let (send, receive) = tokio::sync::oneshot::channel();
     let internal = |error: anyhow::Error| BackendError::internal(format!("{error:#}"));
-    let schema = crate::admission::rejected_schema(&core.catalog, definition).map_err(internal)?;
-    let mut originals = Vec::with_capacity(lines.len());
-    for (position, (row, reasons)) in (0u32..).zip(lines) {
-        let reason = |text| Reason { code: "unreadable".into(), column: String::new(), text };
-        originals.push(RejectedOriginal {
-            event_id: origin.event_id(position),
-            reasons: reasons.into_iter().map(reason).collect(),
-            subject: falaj_event::Value::Null,
-            row,
-        });
+    let mut refused = Refused::default();
+    for (text, reasons) in lines {
+        refused.add_line(text, reasons).map_err(internal)?;
     }
-    let rows = (0u32..).take(originals.len()).collect();
-    let now = i64::try_from(wall_clock_us()).unwrap_or(i64::MAX);
-    let rejected = rejected::rejections(&schema, definition.schema.version, rows, &originals, now)
-        .map_err(internal)?;
+    let rejected = rejections(core, definition, &refused, &origin).map_err(internal)?;
+    let (reply, answer) = reply();
     let submission = Submission {
         schema: Arc::clone(&definition.schema),
         origin,
@@ -151,20 +121,49 @@ pub async fn reject(
         batch: RecordBatch::new_empty(falaj_log::schemas::row_schema(&definition.schema)),
         positions: Some(Vec::new()),
         rejected: Some(rejected),
-        reply: Box::new(move |outcome| {
-            // A producer that is gone learns the outcome by sending the lines again.
-            let _ = send.send(outcome);
-        }),
+        reply,
     };
-    let sequencer = core.sequencer.clone();
-    tokio::task::spawn_blocking(move || sequencer.submit(submission))
-        .await
-        .map_err(|error| BackendError::internal(error.to_string()))?;
-    match receive.await {
-        Ok(Ok(ack)) => Ok(produce_ack(ack)),
-        Ok(Err(error)) => Err(submit_error(error)),
-        Err(_) => Err(BackendError::unavailable("the node is stopping; send the lines again")),
+    submit(core, submission).await?;
+    answer.await
+}
+
+fn rejections(
+    core: &Core,
+    definition: &TopicDefinition,
+    refused: &Refused,
+    origin: &Origin,
+) -> anyhow::Result<Rejections> {
+    let id = |position: u32| origin.event_id(position);
+    let (schema, batch) = refused.batch(&core.catalog, &definition.schema, id)?;
+    Ok(Rejections { schema, batch, rows: refused.positions(), reasons: refused.reasons() })
+}
+
+/// Where the sequencer puts the outcome, and the future that gives it.
+fn reply() -> (Reply, AckFuture) {
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let reply: Reply = Box::new(move |outcome| {
+        // A producer that is gone learns the outcome by sending the batch again.
+        let _ = send.send(outcome);
+    });
+    let answer = async move {
+        match receive.await {
+            Ok(Ok(ack)) => Ok(produce_ack(ack)),
+            Ok(Err(error)) => Err(submit_error(error)),
+            Err(_) => Err(BackendError::unavailable("the node is stopping; send the batch again")),
+        }
+    };
+    (reply, Box::pin(answer))
+}
+
+/// Queues a submission; a full queue is waited for off the connection's task.
+async fn submit(core: &Core, submission: Submission) -> Result<(), BackendError> {
+    if let Err(submission) = core.sequencer.try_submit(submission) {
+        let sequencer = core.sequencer.clone();
+        tokio::task::spawn_blocking(move || sequencer.submit(*submission))
+            .await
+            .map_err(|error| BackendError::internal(error.to_string()))?;
     }
+    Ok(())
 }
 
 fn produce_ack(ack: Ack) -> ProduceAck {

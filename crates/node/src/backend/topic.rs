@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use falaj_event::{EventId, LogTime, Op};
 use falaj_gateway::backend::{BackendError, BatchStream, ReadTopicRequest};
 use falaj_log::reader::{PartitionEvents, PiiMode, ReadOptions};
-use falaj_log::{Log, Reader};
+use falaj_log::Reader;
 
 /// Streams the asked range; a blocking thread reads a few batches ahead.
 pub fn read_topic(reader: &Reader, request: ReadTopicRequest) -> BatchStream {

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use anyhow::{Context, Result};
-use arrow::array::{Array, AsArray};
+use arrow::array::AsArray;
 use falaj_event::ids::hex;
 use falaj_gateway::Client;
 use falaj_gateway::wire::{LookupOptions, ReadTicket};
@@ -241,7 +241,7 @@ async fn replay_is_equal(
     streamer: &Streamer<'_>,
 ) -> Result<Line> {
     let view = customer_view(client).await?;
-    let sample = streamer.tally().samples.first().context("there are samples")?;
+    let sample = streamer.tally().samples.first().context("no lookup found a customer while events were streamed: stream more of them (--events)")?;
     let bytes = key_bytes(&key(&sample.customer)?, &[0])?.pop().flatten().unwrap_or_default();
     // A moment between epochs, just before behaviour drifts.
     let at = u64::try_from(simulation.drift_us()).unwrap_or_default().saturating_sub(1);

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use falaj_definitions::catalog::Catalog;
-use falaj_definitions::report::report;
+use falaj_definitions::report::{ViewReport, report};
 use serde_json::json;
 
 use super::text::{count, table};
@@ -55,27 +55,43 @@ pub fn run(options: &Check, as_json: bool) -> Result<()> {
         ]);
     }
     println!("{topics}");
-    for report in &reports {
-        println!("\n{}", report.heading());
-        let mut features = table(["feature", "type", "class", "frame", "state per key"]);
-        for feature in &report.features {
-            features.add_row([
-                feature.name.clone(),
-                feature.column_type.to_string(),
-                feature.class.to_string(),
-                feature.frame.clone(),
-                feature.state.clone(),
-            ]);
-        }
-        println!("{features}");
-        for note in &report.notes {
-            println!("  note: {note}");
-        }
-    }
+    reports.iter().for_each(print);
     println!(
         "\n{} topics and {} views are right",
         count(catalog.topics.iter().filter(|topic| !topic.schema.derived).count() as u64),
         count(reports.len() as u64)
     );
     Ok(())
+}
+
+fn print(report: &ViewReport) {
+    let joins = match report.joins.is_empty() {
+        true => String::new(),
+        false => format!(" with {}", report.joins.join(", ")),
+    };
+    let per_key = match report.bytes_per_key {
+        Some(bytes) => format!("about {} bytes per key", count(bytes)),
+        None => "grows with the number of events".to_owned(),
+    };
+    println!(
+        "\nview {} over {}{joins}, by {}: state {per_key}{}",
+        report.name,
+        report.source,
+        report.key.join(", "),
+        if report.retractable_input { "; its input can change" } else { "" }
+    );
+    let mut features = table(["feature", "type", "class", "frame", "state per key"]);
+    for feature in &report.features {
+        features.add_row([
+            feature.name.as_str(),
+            feature.column_type.as_str(),
+            feature.class,
+            &feature.frames.join(", "),
+            &feature.state.formula,
+        ]);
+    }
+    println!("{features}");
+    for proposal in &report.proposals {
+        println!("  proposal: {proposal}");
+    }
 }

@@ -115,7 +115,7 @@ pub fn bar(all: u64, what: &str) -> ProgressBar {
 pub fn table<const N: usize>(headers: [&str; N]) -> Table {
     let mut table = Table::new();
     table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .load_preset(presets::UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(headers);
     table
