@@ -2,6 +2,7 @@
 //! once, whatever the workers, the epochs in flight and the restarts.
 
 mod kit;
+mod sql;
 mod timing;
 
 use std::collections::BTreeMap;
