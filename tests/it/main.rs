@@ -1,9 +1,13 @@
 //! The integration tests, one binary.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+/// One log, one state.
+mod digest;
 /// Real events, end to end.
 mod electricity;
 /// One node through its doors.
 mod end_to_end;
+/// Views against their meaning.
+mod oracle;
 /// The architecture, as assertions.
 mod tidy;

@@ -3,7 +3,16 @@
 //!
 //! Does not know which test uses it.
 
+pub mod check;
+pub mod engine;
+pub mod generate;
+pub mod history;
 pub mod node;
+pub mod oracle;
+pub mod random;
+pub mod reference;
+pub mod simulated;
+pub mod state;
 
 use std::path::PathBuf;
 

@@ -8,7 +8,7 @@ mod checks;
 mod child;
 mod lookups;
 mod random;
-mod rows;
+pub mod rows;
 pub mod simulation;
 mod stream;
 
@@ -62,7 +62,7 @@ pub async fn run(options: Demo, as_json: bool) -> Result<()> {
     let happenings = simulation.happenings();
     let data = root.join("data");
     let mut child = Child::start(&definitions, &data, options.workers).await?;
-    let mut streamer = Streamer::new(&happenings)?;
+    let mut streamer = Streamer::new(&happenings, options.rate)?;
     let half = streamer.batches() / 2;
     streamer.run(&child.client, 0..half).await?;
     // The last batches are on their way when the process is killed.
