@@ -12,6 +12,7 @@ mod joins;
 mod keyed;
 mod keys;
 mod literals;
+mod nulls;
 pub(crate) mod oracle_view;
 mod refusal;
 mod scalar;

@@ -18,6 +18,7 @@ mod from;
 use from::check_from;
 
 use super::header::{self, Header};
+use super::nulls;
 use super::refusal::{Checked, Refusal, Tokens, span_of, unsupported};
 
 /// A view's statement, with nothing in it that has no meaning here (expressions are not looked
@@ -94,10 +95,11 @@ fn parse_view(text: &str) -> Checked<Statement> {
     let as_of = take_as_of(&mut tokens)?;
     let words = Tokens::new(&tokens);
     let end = tokens.last().map_or(Location::new(1, 1), |token| token.span.end);
-    let statements = Parser::new(&dialect)
+    let mut statements = Parser::new(&dialect)
         .with_tokens_with_locations(tokens)
         .parse_statements()
         .map_err(|error| parser_refusal(&error, end))?;
+    nulls::settle(&mut statements);
     let whole = Span::new(Location::new(1, 1), Location::new(1, 1));
     let view = match statements.as_slice() {
         [ast::Statement::CreateView(view)] => view,

@@ -146,6 +146,17 @@ fn every_aggregate_has_its_documented_type_and_class() {
 }
 
 #[test]
+fn ignore_nulls_behind_a_call_belongs_to_the_aggregate() {
+    let plain = planned(&hourly("last_value(upper(country)) IGNORE NULLS OVER w AS x"));
+    for spelled in ["upper(country) IGNORE NULLS", "(upper(country)) IGNORE NULLS"] {
+        let plan = planned(&hourly(&format!("last_value({spelled}) OVER w AS x")));
+        assert_eq!(keyed(&plan), keyed(&plain), "{spelled}");
+    }
+    let nested = planned(&hourly("first_value('+' || upper(country) IGNORE NULLS) OVER w AS x"));
+    assert_eq!(keyed(&nested).1[0].function, AggregateFunction::First);
+}
+
+#[test]
 fn equal_calls_and_inputs_are_computed_once() {
     let plan = planned(&hourly(
         "sum(fee) OVER w AS a, sum(fee) OVER w / count(fee) OVER w AS b, max(fee) OVER w AS c",
