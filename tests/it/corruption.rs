@@ -284,7 +284,7 @@ fn run(original: &Original, cases: &[Case]) -> usize {
 /// Offsets to damage in a file: all of a small one, else every n-th and as many random ones.
 fn offsets(length: usize, random: &mut Seeded, every_byte: bool) -> Vec<usize> {
     const SMALL: usize = 64;
-    const STRIDES: usize = 32;
+    const STRIDES: usize = 96;
     if length <= SMALL || every_byte {
         return (0..length).collect();
     }

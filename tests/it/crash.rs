@@ -149,7 +149,7 @@ fn child() {
                 let mut first = next;
                 let mut random = Seeded(first + u64::from(number));
                 while Instant::now() < deadline {
-                    let count = 1 + random.below(40) as u32;
+                    let count = 1 + random.below(6) as u32;
                     let origin = Origin::Producer {
                         producer: producer(number),
                         first_sequence: first,
@@ -259,8 +259,11 @@ fn check(home: &Path, heard: &Heard, verify: Verify) -> (u64, u64) {
     let vault = Arc::new(Vault::open(&home.join("vault")).unwrap());
     let log = Arc::new(RocksLog::open(&home.join("log"), options(verify)).unwrap());
     let schemas = Arc::new(Schemas::from_iter([payments()]));
-    let plain = ReadOptions { pii: PiiMode::Plain, verify: true, ..ReadOptions::default() };
-    let reader = Reader::new(Arc::clone(&log) as Arc<dyn Log>, vault, schemas, plain);
+    // Opening every personal value takes most of the time; done where everything is verified.
+    let opened = verify == Verify::Full;
+    let pii = if opened { PiiMode::Plain } else { PiiMode::Sealed };
+    let reading = ReadOptions { pii, verify: true, ..ReadOptions::default() };
+    let reader = Reader::new(Arc::clone(&log) as Arc<dyn Log>, vault, schemas, reading);
     let mut ends: HashMap<u32, u64> = HashMap::new();
     // (producer, sequence) to the epoch that carries it.
     let mut found: BTreeMap<(u8, u64), u64> = BTreeMap::new();
@@ -282,9 +285,11 @@ fn check(home: &Path, heard: &Heard, verify: Verify) -> (u64, u64) {
                 };
                 let number = producer.0[0];
                 assert_eq!(amounts.value(row), amount(number, sequence));
-                let card = cards.as_string::<i32>().value(row);
-                let customer = customers.as_string::<i32>().value(row);
-                assert_eq!(card, format!("4000-{customer}"));
+                if opened {
+                    let card = cards.as_string::<i32>().value(row);
+                    let customer = customers.as_string::<i32>().value(row);
+                    assert_eq!(card, format!("4000-{customer}"));
+                }
                 let twice = found.insert((number, sequence), epoch.record().epoch);
                 assert_eq!(twice, None, "{number} {sequence} is there twice");
             }

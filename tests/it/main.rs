@@ -1,6 +1,10 @@
 //! The integration tests, one binary.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+/// Damaged bytes are found, never served.
+mod corruption;
+/// Sudden death loses nothing acknowledged.
+mod crash;
 /// One log, one state.
 mod digest;
 /// Real events, end to end.

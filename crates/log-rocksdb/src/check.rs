@@ -8,6 +8,7 @@ use std::sync::Arc;
 use falaj_event::{Hash256, LogTime, TopicId};
 use falaj_log::{EpochEntry, LogError, PartitionEntry};
 
+use crate::diagnose;
 use crate::error::{StoreError, damaged};
 use crate::keys::{self, OffsetRow, ProducerRow};
 use crate::options::Verify;
@@ -58,7 +59,7 @@ pub(crate) fn check(
 }
 
 fn format(store: &Store) -> Result<(), LogError> {
-    let place = || store.path().display().to_string();
+    let place = || diagnose::described(store.path());
     let stored = store.get(keys::META, keys::FORMAT_KEY)?;
     let found = stored
         .as_deref()

@@ -2,7 +2,10 @@
 //!
 //! Does not know what records hold. Reads write-ahead logs and MANIFEST files, which are both
 //! sequences of 32 KiB blocks of physical records: masked CRC-32C (4, little-endian), length (2,
-//! little-endian), type (1), payload. Runs after a failure only.
+//! little-endian), type (1), payload; and of table files what [`table`] says. Runs after a failure
+//! only.
+
+mod table;
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +19,8 @@ pub(crate) struct Damage {
     pub(crate) why: String,
 }
 
-/// The first damage among CURRENT, MANIFEST and write-ahead logs of a store, in that order.
+/// The first damage among CURRENT, MANIFEST, write-ahead logs and table files of a store, in that
+/// order.
 pub(crate) fn first_damage(store: &Path) -> Option<Damage> {
     if let Some(damage) = current(store) {
         return Some(damage);
@@ -30,19 +34,27 @@ pub(crate) fn first_damage(store: &Path) -> Option<Damage> {
                 Some((0, entry.path()))
             } else if name.ends_with(".log") {
                 Some((1, entry.path()))
+            } else if name.ends_with(".sst") {
+                Some((2, entry.path()))
             } else {
                 None
             }
         })
         .collect();
     files.sort();
-    files.into_iter().find_map(|(_, path)| {
-        let bytes = std::fs::read(&path).ok()?;
-        records(&bytes).map(|(at, why)| Damage {
-            place: format!("{}, byte {at}", path.display()),
-            why: why.to_owned(),
-        })
+    files.into_iter().find_map(|(kind, path)| {
+        let (at, why) = match kind {
+            2 => table::damage(&path)?,
+            _ => records(&std::fs::read(&path).ok()?)?,
+        };
+        Some(Damage { place: format!("{}, byte {at}", path.display()), why: why.to_owned() })
     })
+}
+
+/// The store as its MANIFEST describes it, for damage that no single file shows.
+pub(crate) fn described(store: &Path) -> String {
+    let current = std::fs::read_to_string(store.join("CURRENT")).unwrap_or_default();
+    format!("the store {} (as {} describes it)", store.display(), current.trim_end())
 }
 
 fn current(store: &Path) -> Option<Damage> {
@@ -66,7 +78,7 @@ fn current(store: &Path) -> Option<Damage> {
 }
 
 /// The offset of the first physical record that is not as it was written.
-fn records(bytes: &[u8]) -> Option<(usize, &'static str)> {
+fn records(bytes: &[u8]) -> Option<(u64, &'static str)> {
     for (index, block) in bytes.chunks(BLOCK_BYTES).enumerate() {
         let start = index * BLOCK_BYTES;
         let mut at = 0;
@@ -78,11 +90,14 @@ fn records(bytes: &[u8]) -> Option<(usize, &'static str)> {
                 break;
             }
             if end > block.len() {
-                return Some((start + at, "a record's length points beyond its block or the end"));
+                return Some((
+                    (start + at) as u64,
+                    "a record's length points beyond its block or the end",
+                ));
             }
             let stored = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
             if unmask(stored) != crc32c(&block[at + 6..end]) {
-                return Some((start + at, "a record's checksum does not match"));
+                return Some(((start + at) as u64, "a record's checksum does not match"));
             }
             at = end;
         }

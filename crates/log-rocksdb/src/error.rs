@@ -89,15 +89,18 @@ pub(crate) fn rocks(
         if !is_damage {
             return LogError::Storage { doing, source: Box::new(error) };
         }
+        // RocksDB names table files when it reads their blocks, and nothing else reliably.
+        let table = text.split_whitespace().find(|word| word.contains(".sst"));
+        if let Some(table) = table {
+            let place = table.trim_matches(|c: char| !c.is_alphanumeric() && c != '/');
+            return damaged(place, format!("RocksDB, {doing}: {text}"));
+        }
         match diagnose::first_damage(&store) {
-            Some(damage) => LogError::Damaged {
-                place: damage.place,
-                why: format!("{} (RocksDB, {doing}: {text})", damage.why),
-            },
-            None => LogError::Damaged {
-                place: format!("the store {}", store.display()),
-                why: format!("RocksDB, {doing}: {text}"),
-            },
+            Some(damage) => {
+                let why = format!("{} (RocksDB, {doing}: {text})", damage.why);
+                damaged(damage.place, why)
+            }
+            None => damaged(diagnose::described(&store), format!("RocksDB, {doing}: {text}")),
         }
     }
 }
