@@ -92,6 +92,9 @@ pub struct Demo {
     /// Seed of the simulation: the same seed gives the same events.
     #[arg(long, default_value_t = 2026)]
     pub seed: u64,
+    /// Events per second that are streamed, at most; 0: as fast as they are acknowledged.
+    #[arg(long, default_value_t = 6_000, value_name = "N")]
+    pub rate: u64,
     /// Keep the data here instead of in a temporary directory. Must not exist.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
-use falaj_dataflow::{Engine, EpochInput, MetricsSnapshot, Options as EngineOptions, Resume, TopicInput};
+use falaj_dataflow::{Engine, EngineError, EpochInput, MetricsSnapshot, Options as EngineOptions, Resume, TopicInput};
 use falaj_definitions::plan::ViewPlan;
 use falaj_event::EpochChanges;
 use falaj_log::{EpochEvents, Log, ReadOptions, Reader};
@@ -163,8 +163,8 @@ impl Pump {
             next: first,
         };
         let threads = vec![
-            spawn("falaj-feeder", Arc::clone(&state), move || feeder.run())?,
-            spawn("falaj-applier", Arc::clone(&state), move || applier.run())?,
+            spawn("falaj-feeder", &state, &engine, move || feeder.run())?,
+            spawn("falaj-applier", &state, &engine, move || applier.run())?,
         ];
         Ok(Self { state, engine, threads })
     }
@@ -208,6 +208,8 @@ impl Pump {
 
     fn halt(&mut self) {
         self.state.stop.store(true, Ordering::Release);
+        // Wakes a feeder that waits for room and an applier that waits for changes.
+        self.engine.close();
         for thread in self.threads.drain(..) {
             // A thread that panicked has nothing more to give; its failure is kept in the state.
             let _ = thread.join();
@@ -221,20 +223,31 @@ impl Drop for Pump {
     }
 }
 
+/// Runs a thread whose failure stops the other one too. An engine that was closed because the pump
+/// is stopping is no failure.
 fn spawn(
     name: &str,
-    state: Arc<PumpState>,
+    state: &Arc<PumpState>,
+    engine: &Arc<Engine>,
     run: impl FnOnce() -> Result<()> + Send + 'static,
 ) -> Result<JoinHandle<()>> {
+    let (state, engine) = (Arc::clone(state), Arc::clone(engine));
     let body = move || {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
-        match outcome {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => state.fail(&error),
-            Err(_) => state.fail(&anyhow!("a pump thread panicked")),
-        }
+        let failure = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) if state.is_stopping() && is_closed(&error) => return,
+            Ok(Err(error)) => error,
+            Err(_) => anyhow!("a pump thread panicked"),
+        };
+        state.fail(&failure);
+        engine.close();
     };
     std::thread::Builder::new().name(name.to_owned()).spawn(body).context("starting a thread")
+}
+
+fn is_closed(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<EngineError>(), Some(EngineError::Stopped))
 }
 
 fn resume(store: &ViewStore) -> Result<Option<Resume>> {

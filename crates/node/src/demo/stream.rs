@@ -88,16 +88,18 @@ impl Tally {
 pub struct Streamer<'a> {
     happenings: &'a [Happening],
     plan: Vec<Planned>,
+    rate: u64,
     bar: ProgressBar,
     tally: Tally,
 }
 
 impl<'a> Streamer<'a> {
-    /// Plans the batches: consecutive happenings of one topic, in order of arrival.
+    /// Plans the batches: consecutive happenings of one topic, in order of arrival, streamed at `rate`
+    /// events per second at most (0: no limit).
     ///
     /// # Errors
     /// When no histogram can be made.
-    pub fn new(happenings: &'a [Happening]) -> Result<Self> {
+    pub fn new(happenings: &'a [Happening], rate: u64) -> Result<Self> {
         let mut plan: Vec<Planned> = Vec::new();
         let mut sequences = [0; TOPICS.len()];
         for (index, happening) in happenings.iter().enumerate() {
@@ -124,7 +126,7 @@ impl<'a> Streamer<'a> {
             status: Json::Null,
         };
         let bar = bar(happenings.len() as u64, "streaming payments");
-        Ok(Self { happenings, plan, bar, tally })
+        Ok(Self { happenings, plan, rate, bar, tally })
     }
 
     /// Number of planned batches.
@@ -240,8 +242,13 @@ impl<'a> Streamer<'a> {
         let acks = Arc::new(Mutex::new(BTreeMap::new()));
         let mut streams: BTreeMap<usize, TopicStream> = BTreeMap::new();
         let mut outcome = Ok(());
+        let mut sent = 0;
         for index in pending {
             let planned = self.plan[*index].clone();
+            if let Some(micros) = (sent * 1_000_000_u64).checked_div(self.rate) {
+                tokio::time::sleep_until((started + Duration::from_micros(micros)).into()).await;
+            }
+            sent += planned.happenings.len() as u64;
             if let std::collections::btree_map::Entry::Vacant(entry) = streams.entry(planned.topic) {
                 let stream = TopicStream::open(client, planned.topic, &permits, &acks, &self.bar).await?;
                 entry.insert(stream);
