@@ -13,6 +13,11 @@ use crate::error::{damaged, rocks};
 use crate::keys::{self, OffsetRow, ProducerRow};
 use crate::options::{self, Options};
 
+/// A key and its value.
+pub(crate) type Row<'a> = (&'a [u8], &'a [u8]);
+/// A key and its value, kept.
+pub(crate) type OwnedRow = (Vec<u8>, Vec<u8>);
+
 pub(crate) struct Store {
     db: DB,
     path: PathBuf,
@@ -87,14 +92,14 @@ impl Store {
         &self,
         family: &str,
         key: &[u8],
-    ) -> Result<Option<(Vec<u8>, Vec<u8>)>, LogError> {
+    ) -> Result<Option<OwnedRow>, LogError> {
         let mut rows = self.iterator(family, false)?;
         rows.iterator.seek_for_prev(key);
         Ok(rows.current()?.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
 
     /// The last row.
-    pub(crate) fn last(&self, family: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, LogError> {
+    pub(crate) fn last(&self, family: &str) -> Result<Option<OwnedRow>, LogError> {
         let mut rows = self.iterator(family, false)?;
         rows.iterator.seek_to_last();
         Ok(rows.current()?.map(|(key, value)| (key.to_vec(), value.to_vec())))
@@ -234,7 +239,7 @@ pub(crate) struct Rows<'a> {
 impl Rows<'_> {
     /// The row under the iterator; `None` at the end. Damage ends an iterator too, so every end is
     /// asked why.
-    pub(crate) fn current(&self) -> Result<Option<(&[u8], &[u8])>, LogError> {
+    pub(crate) fn current(&self) -> Result<Option<Row<'_>>, LogError> {
         match self.iterator.item() {
             Some(row) => Ok(Some(row)),
             None => {
