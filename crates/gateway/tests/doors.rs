@@ -279,14 +279,17 @@ async fn shutdown_ends_open_streams_and_acknowledges_what_was_admitted() {
 
     let address = served.handle().local_addr();
     let stopping = tokio::spawn(served.handle.take().unwrap().shutdown(Duration::from_secs(20)));
-    let unavailable = |error: ClientError| assert_eq!(code(&error), Some(Code::Unavailable));
+    let unavailable = |what: &str, error: ClientError| {
+        assert_eq!(code(&error), Some(Code::Unavailable), "{what}: {error:?}");
+    };
     loop {
         match read.next().await {
             Ok(batch) => assert!(batch.is_some()),
-            Err(error) => break unavailable(error),
+            Err(error) => break unavailable("a followed topic", error),
         }
     }
-    unavailable(lookups.lookup(&cards(&["a"]), &Default::default()).await.unwrap_err());
+    let refused = lookups.lookup(&cards(&["a"]), &Default::default()).await.unwrap_err();
+    unavailable("a feature stream", refused);
     served.backend.hold.send_replace(false);
     assert_eq!(acknowledged.await.unwrap().unwrap().accepted, 1);
     drop((lookups, read, client));
