@@ -15,6 +15,7 @@
 //! | `__op` | string | `insert`, `upsert` or `delete` |
 
 mod aggregates;
+mod floats;
 mod rewrite;
 pub mod run;
 

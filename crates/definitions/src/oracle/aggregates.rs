@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{self, Ident, VisitMut, VisitorMut, visit_e
 use falaj_event::LogTime;
 
 use super::rewrite::{self, Scope, quoted};
-use super::{Comparison, TOLERANCE, window_start};
+use super::{Comparison, TOLERANCE, floats, window_start};
 use crate::plan::{AggregateFunction, Frame};
 use crate::sql::oracle_view::Parsed;
 
@@ -24,11 +24,13 @@ pub(super) struct Calls<'a> {
     scope: &'a Scope,
     t: LogTime,
     results: Vec<String>,
+    /// Whether each result is a float.
+    floats: Vec<bool>,
 }
 
 impl<'a> Calls<'a> {
     pub fn new(scope: &'a Scope, t: LogTime) -> Self {
-        Self { scope, t, results: Vec::new() }
+        Self { scope, t, results: Vec::new(), floats: Vec::new() }
     }
 
     /// The SQL of every call, in the order of its result columns.
@@ -48,6 +50,7 @@ impl<'a> Calls<'a> {
         let mut expr = expr.clone();
         self.replace_calls(&mut expr, view, &mut comparison);
         let _: ControlFlow<()> = expr.visit(&mut WholeKeys { keys });
+        floats::settle(&mut expr, &|column| self.is_float(column));
         let key_columns: Vec<Option<String>> = keys.iter().map(|key| self.internal(key)).collect();
         let _: ControlFlow<()> = visit_expressions_mut(&mut expr, |node| {
             if let Some(name) = self.internal(node) {
@@ -74,6 +77,29 @@ impl<'a> Calls<'a> {
         self.scope.named(expr).map(|(alias, known)| rewrite::internal(alias, &known.name))
     }
 
+    /// Whether a call's result is a float.
+    fn gives_float(&self, call: &crate::sql::OracleCall<'_>) -> bool {
+        use AggregateFunction as F;
+        match call.function {
+            F::Avg | F::Variance { .. } | F::Stddev { .. } | F::ApproxQuantile(_) => true,
+            F::Sum | F::Min | F::Max | F::First | F::Last => call.argument.is_some_and(|argument| {
+                floats::is_float(argument, &|column| self.scope.is_float(column))
+            }),
+            _ => false,
+        }
+    }
+
+    /// Whether a name is that of a float column or of a call's result that is a float.
+    fn is_float(&self, name: &ast::Expr) -> bool {
+        let position = |name: &ast::Expr| match name {
+            ast::Expr::CompoundIdentifier(path) => path.last()?.value.strip_prefix("__a")?.parse().ok(),
+            _ => None,
+        };
+        let result: Option<usize> = position(name);
+        let known = result.and_then(|position| self.floats.get(position).copied());
+        known.unwrap_or_else(|| self.scope.is_float(name))
+    }
+
     /// Replaces aggregate calls by their results. Whole calls first: their arguments are expressions
     /// over rows, not over results.
     fn replace_calls(&mut self, expr: &mut ast::Expr, view: &Parsed, comparison: &mut Comparison) {
@@ -91,6 +117,7 @@ impl<'a> Calls<'a> {
                     .unwrap_or(self.results.len());
                 if position == self.results.len() {
                     self.results.push(sql);
+                    self.floats.push(self.gives_float(&read));
                 }
                 found.push(position);
                 *node = result("__a", position);

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{self, Ident, visit_expressions, visit_expressions_mut};
 use falaj_event::{ColumnType, TopicSchema};
 
-use super::{Comparison, Known, TOLERANCE};
+use super::{Comparison, Known, TOLERANCE, floats};
 use crate::sql::statement::fold;
 
 /// The columns of the joined rows.
@@ -63,6 +63,12 @@ impl Scope {
             _ => None,
         }
     }
+
+    /// Whether an expression names a column that is declared a float.
+    pub fn is_float(&self, expr: &ast::Expr) -> bool {
+        let declared = self.named(expr).and_then(|(_, known)| known.column_type.as_ref());
+        matches!(declared, Some(ColumnType::Float32 | ColumnType::Float64))
+    }
 }
 
 /// The internal name of a column.
@@ -102,7 +108,9 @@ pub(super) fn row(expr: &ast::Expr, scope: &Scope) -> String {
 
 /// An expression over joined rows under a prefix.
 pub(super) fn expression(expr: &ast::Expr, scope: &Scope, prefix: Option<&str>) -> ast::Expr {
-    renamed(expr, |node| {
+    let mut settled = expr.clone();
+    floats::settle(&mut settled, &|column| scope.is_float(column));
+    renamed(&settled, |node| {
         scope.named(node).map(|(alias, known)| identifier(prefix, &internal(alias, &known.name)))
     })
 }

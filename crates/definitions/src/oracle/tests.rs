@@ -217,6 +217,26 @@ fn views_over_views_nest() {
 }
 
 #[test]
+fn literals_that_meet_floats_are_floats() {
+    let sql = "CREATE VIEW v AS SELECT card_id, last_value(CASE WHEN approved THEN fee * 0.1 ELSE 0.5 END IGNORE NULLS) AS l, sum(amount * 1.5) AS a, coalesce(avg(fee), -2.5) AS f, max(2.0e0) AS e, count(*) FILTER (WHERE fee BETWEEN 0.5 AND 1) AS n FROM payments GROUP BY card_id";
+    let views = BTreeMap::from([("v".to_owned(), sql.to_owned())]);
+    crate::sql::tests::planned(sql);
+    let made = oracle_sql("v", &views, &topics(), LogTime(0)).unwrap();
+    for part in [
+        r#"CASE WHEN "payments__approved" THEN "payments__fee" * CAST('0.1' AS DOUBLE) ELSE CAST('0.5' AS DOUBLE) END"#,
+        r#"sum("payments__amount" * 1.5)"#,
+        r#"coalesce(g."__a2", -CAST('2.5' AS DOUBLE))"#,
+        r#"max(CAST('2.0e0' AS DOUBLE))"#,
+        r#"("payments__fee" BETWEEN CAST('0.5' AS DOUBLE) AND CAST('1' AS DOUBLE))"#,
+    ] {
+        assert!(made.contains(part), "{part}\n{made}");
+    }
+    // 7.1000000000000005 has no decimal of 15 places.
+    let kept = "CREATE VIEW v AS SELECT card_id, last_value(CASE WHEN approved THEN fee * 7.1000000000000005 ELSE 0.0 END IGNORE NULLS) AS l FROM payments GROUP BY card_id";
+    assert_eq!(rows(kept, 0.0), ["a 7.1000000000000005"]);
+}
+
+#[test]
 fn comparisons_say_what_is_exact() {
     let sql = "CREATE VIEW v AS SELECT card_id, count(*) AS n, sum(amount) AS a, sum(fee) AS f, avg(quantity) AS q, approx_distinct(merchant_id) AS d, ln(CAST(count(*) AS DOUBLE)) AS l, max(fee) AS x FROM payments GROUP BY card_id";
     let views = BTreeMap::from([("v".to_owned(), sql.to_owned())]);
