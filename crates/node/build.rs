@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
-    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").map_err(io::Error::other)?).join("../..");
+    let root =
+        PathBuf::from(env::var("CARGO_MANIFEST_DIR").map_err(io::Error::other)?).join("../..");
     let mut entries = Vec::new();
     for (folder, extension) in [("topics/payments", "toml"), ("dataflows/payments", "sql")] {
         println!("cargo::rerun-if-changed={}", root.join(folder).display());
@@ -13,7 +14,9 @@ fn main() -> io::Result<()> {
     entries.sort();
     let list: String = entries
         .iter()
-        .map(|(name, path)| format!("({name:?}, include_str!({:?})),\n", path.display().to_string()))
+        .map(|(name, path)| {
+            format!("({name:?}, include_str!({:?})),\n", path.display().to_string())
+        })
         .collect();
     let out = PathBuf::from(env::var("OUT_DIR").map_err(io::Error::other)?).join("definitions.rs");
     fs::write(out, format!("[{list}]"))

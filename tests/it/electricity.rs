@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{Float64Type, Int64Type};
 use arrow::record_batch::RecordBatch;
 use falaj_gateway::wire::{ProduceOptions, ReadTicket};
@@ -113,20 +115,31 @@ async fn real_events_go_through_end_to_end() {
     let client = node.client().await.unwrap();
     let batches: Vec<RecordBatch> =
         lines.chunks(96).enumerate().map(|(index, chunk)| batch(chunk, index * 96)).collect();
-    let options = ProduceOptions { producer: Some("nem".into()), sequence: Some(0), ..Default::default() };
+    let options =
+        ProduceOptions { producer: Some("nem".into()), sequence: Some(0), ..Default::default() };
     let acks = client.produce("electricity", &batches, &options).await.unwrap();
     assert_eq!(acks.iter().map(|ack| ack.accepted).sum::<u64>(), 45_312);
     let newest = acks.last().unwrap().t.unwrap().0;
 
     // At the T of every epoch the row equals the naive answer over the events up to it.
     let mut checked = 0;
-    for (index, ack) in acks.iter().enumerate().step_by(17).chain([(acks.len() - 1, &acks[acks.len() - 1])]) {
+    for (index, ack) in
+        acks.iter().enumerate().step_by(17).chain([(acks.len() - 1, &acks[acks.len() - 1])])
+    {
         let t = ack.t.unwrap().0;
         let ticket = ReadTicket {
-            view: Some("market".into()), as_of: Some(t), min_t: None, ..ReadTicket::default()
+            view: Some("market".into()),
+            as_of: Some(t),
+            min_t: None,
+            ..ReadTicket::default()
         };
         if index == 0 {
-            let wait = ReadTicket { view: Some("market".into()), min_t: Some(newest), timeout_ms: Some(120_000), ..ReadTicket::default() };
+            let wait = ReadTicket {
+                view: Some("market".into()),
+                min_t: Some(newest),
+                timeout_ms: Some(120_000),
+                ..ReadTicket::default()
+            };
             client.read(&wait).await.unwrap().collect().await.unwrap();
         }
         let rows = client.read(&ticket).await.unwrap().collect().await.unwrap();
@@ -136,16 +149,23 @@ async fn real_events_go_through_end_to_end() {
         let known = &lines[..known.min(lines.len())];
         let day = &known[known.len().saturating_sub(49)..];
         let week = &known[known.len().saturating_sub(7 * 48 + 1)..];
-        let int = |name: &str| row.column_by_name(name).unwrap().as_primitive::<Int64Type>().value(0);
-        let float = |name: &str| row.column_by_name(name).unwrap().as_primitive::<Float64Type>().value(0);
+        let int =
+            |name: &str| row.column_by_name(name).unwrap().as_primitive::<Int64Type>().value(0);
+        let float =
+            |name: &str| row.column_by_name(name).unwrap().as_primitive::<Float64Type>().value(0);
         assert_eq!(int("half_hours"), i64::try_from(known.len()).unwrap(), "epoch {index}");
         assert_eq!(int("half_hours_24h"), i64::try_from(day.len()).unwrap());
         assert_eq!(float("peak_demand_24h"), day.iter().map(|l| l.demand).fold(f64::MIN, f64::max));
-        let ups = row.column_by_name("ups_7d").unwrap().as_primitive::<arrow::datatypes::Decimal128Type>().value(0);
+        let ups = row
+            .column_by_name("ups_7d")
+            .unwrap()
+            .as_primitive::<arrow::datatypes::Decimal128Type>()
+            .value(0);
         assert_eq!(ups, i128::from(week.iter().map(|l| l.class).sum::<i64>()));
         let total = exact_sum(known.iter().map(|l| l.price));
         assert_eq!(float("price_total"), num_traits_to_f64(&total), "epoch {index}");
-        let mean = exact_sum(day.iter().map(|l| l.price)) / num_rational::BigRational::from_integer(day.len().into());
+        let mean = exact_sum(day.iter().map(|l| l.price))
+            / num_rational::BigRational::from_integer(day.len().into());
         assert_eq!(float("price_24h"), num_traits_to_f64(&mean), "epoch {index}");
         checked += 1;
     }
@@ -164,11 +184,14 @@ fn num_traits_to_f64(value: &num_rational::BigRational) -> f64 {
         if off < num_rational::BigRational::from_integer(0.into()) { -off } else { off }
     };
     let digits: f64 = {
-        let scaled = value * num_rational::BigRational::from_integer(num_bigint::BigInt::from(1_u64 << 60));
+        let scaled =
+            value * num_rational::BigRational::from_integer(num_bigint::BigInt::from(1_u64 << 60));
         scaled.to_integer().to_string().parse::<f64>().unwrap() / (1_u64 << 60) as f64
     };
     [digits.next_down(), digits, digits.next_up()]
         .into_iter()
-        .min_by(|a, b| distance(*a).cmp(&distance(*b)).then((a.to_bits() & 1).cmp(&(b.to_bits() & 1))))
+        .min_by(|a, b| {
+            distance(*a).cmp(&distance(*b)).then((a.to_bits() & 1).cmp(&(b.to_bits() & 1)))
+        })
         .unwrap()
 }

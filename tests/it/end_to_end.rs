@@ -56,7 +56,8 @@ const START: i64 = 1_700_000_000_000_000;
 pub fn orders(rows: &[(&str, i64, i64)]) -> RecordBatch {
     let customer: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0)));
     let at = rows.iter().map(|row| START + row.1 * MINUTE);
-    let at: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(at).with_timezone("UTC"));
+    let at: ArrayRef =
+        Arc::new(TimestampMicrosecondArray::from_iter_values(at).with_timezone("UTC"));
     let amount: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.2)));
     RecordBatch::try_from_iter([("customer", customer), ("at", at), ("amount", amount)]).unwrap()
 }
@@ -106,11 +107,15 @@ fn as_of(t: u64) -> LookupOptions {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_in_features_out_replayable() {
     let folder = tempfile::tempdir().unwrap();
-    let catalog = kit::node::catalog(&[("orders.toml", TOPIC), ("customer_orders.sql", VIEW)]).unwrap();
+    let catalog =
+        kit::node::catalog(&[("orders.toml", TOPIC), ("customer_orders.sql", VIEW)]).unwrap();
     let node = kit::node::start(folder.path(), &catalog).await.unwrap();
     let client = node.client().await.unwrap();
 
-    let first = client.produce("orders", &[orders(&[("a", 0, 10), ("b", 1, 20), ("a", 2, 5)])], &numbered(0)).await.unwrap();
+    let first = client
+        .produce("orders", &[orders(&[("a", 0, 10), ("b", 1, 20), ("a", 2, 5)])], &numbered(0))
+        .await
+        .unwrap();
     assert_eq!((first[0].accepted, first[0].rejected_count), (3, 0));
     let t1 = first[0].t.unwrap().0;
     let row = look_up(&client, "a", at_least(t1)).await;
@@ -118,15 +123,22 @@ async fn events_in_features_out_replayable() {
     assert_eq!((row.t, row.status), (t1, ValueStatus::Present));
 
     // A bad row is told why; its neighbours pass.
-    let second = client.produce("orders", &[orders(&[("a", 30, 100), ("a", 31, -4), ("c", 31, 7)])], &numbered(3)).await.unwrap();
+    let second = client
+        .produce("orders", &[orders(&[("a", 30, 100), ("a", 31, -4), ("c", 31, 7)])], &numbered(3))
+        .await
+        .unwrap();
     assert_eq!((second[0].accepted, second[0].rejected_count), (2, 1));
     assert_eq!(second[0].rejected[0].row, 1);
     assert!(second[0].rejected[0].reasons[0].contains("amount"), "{:?}", second[0].rejected);
-    let rejected = client.read(&ReadTicket::topic("orders.rejected")).await.unwrap().collect().await.unwrap();
+    let rejected =
+        client.read(&ReadTicket::topic("orders.rejected")).await.unwrap().collect().await.unwrap();
     assert_eq!(rejected.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
 
     // A retry is answered with the original T and appends nothing.
-    let again = client.produce("orders", &[orders(&[("a", 0, 10), ("b", 1, 20), ("a", 2, 5)])], &numbered(0)).await.unwrap();
+    let again = client
+        .produce("orders", &[orders(&[("a", 0, 10), ("b", 1, 20), ("a", 2, 5)])], &numbered(0))
+        .await
+        .unwrap();
     assert_eq!((again[0].t.unwrap().0, again[0].accepted, again[0].duplicates), (t1, 0, 3));
 
     // An hour later the window has moved on; a late event joins the windows that still cover it.
@@ -145,7 +157,8 @@ async fn events_in_features_out_replayable() {
     assert_eq!((row.status, row.orders), (ValueStatus::NotFound, None));
 
     // A day and more later the view's ttl is over.
-    let last = client.produce("orders", &[orders(&[("b", 60 * 24 + 40, 1)])], &numbered(8)).await.unwrap();
+    let last =
+        client.produce("orders", &[orders(&[("b", 60 * 24 + 40, 1)])], &numbered(8)).await.unwrap();
     let row = look_up(&client, "a", at_least(last[0].t.unwrap().0)).await;
     assert_eq!((row.status, row.orders_1h), (ValueStatus::Expired, None));
 
@@ -155,7 +168,10 @@ async fn events_in_features_out_replayable() {
     assert_eq!(rebuilt["present"]["digest"], state["digest"]);
     let log = client.json_action("audit_log", &Json::Null).await.unwrap();
     assert_eq!(log["verified"], true);
-    let key = falaj_event::ids::hex(&falaj_event::encoding::encode_row(&[falaj_event::Value::String("a".into())]));
+    let key =
+        falaj_event::ids::hex(&falaj_event::encoding::encode_row(&[falaj_event::Value::String(
+            "a".into(),
+        )]));
     for t in [t1, t3, t4] {
         let body = json!({ "view": "customer_orders", "key": key, "at": t });
         let replay = client.json_action("replay", &body).await.unwrap();
@@ -180,14 +196,22 @@ async fn events_in_features_out_replayable() {
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_state_comes_back_equal() {
     let folder = tempfile::tempdir().unwrap();
-    let catalog = kit::node::catalog(&[("orders.toml", TOPIC), ("customer_orders.sql", VIEW)]).unwrap();
+    let catalog =
+        kit::node::catalog(&[("orders.toml", TOPIC), ("customer_orders.sql", VIEW)]).unwrap();
     let node = kit::node::start(folder.path(), &catalog).await.unwrap();
     let client = node.client().await.unwrap();
     let mut sequence = 0;
     for step in 0..40 {
         let customer = ["a", "b", "c"][step % 3];
         let minute = i64::try_from(step).unwrap() * 7;
-        client.produce("orders", &[orders(&[(customer, minute, 5), ("d", minute - 3, 2)])], &numbered(sequence)).await.unwrap();
+        client
+            .produce(
+                "orders",
+                &[orders(&[(customer, minute, 5), ("d", minute - 3, 2)])],
+                &numbered(sequence),
+            )
+            .await
+            .unwrap();
         sequence += 2;
     }
     let tail = node.core().log.tail().unwrap().record.t.0;
@@ -208,7 +232,8 @@ async fn deleted_state_comes_back_equal() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_evolves_by_nullable_columns_only() {
     let folder = tempfile::tempdir().unwrap();
-    let first = kit::node::catalog(&[("orders.toml", TOPIC), ("customer_orders.sql", VIEW)]).unwrap();
+    let first =
+        kit::node::catalog(&[("orders.toml", TOPIC), ("customer_orders.sql", VIEW)]).unwrap();
     let node = kit::node::start(folder.path(), &first).await.unwrap();
     let client = node.client().await.unwrap();
     client.produce("orders", &[orders(&[("a", 0, 10)])], &numbered(0)).await.unwrap();
@@ -217,18 +242,29 @@ async fn a_topic_evolves_by_nullable_columns_only() {
 
     let wider = TOPIC.replace("name = \"orders\"", "name = \"orders\"\nversion = 2")
         + "\n[[columns]]\nname = \"coupon\"\ntype = \"string\"\nnullable = true\nsince_version = 2\ndescription = \"Coupon.\"\n";
-    let second = kit::node::catalog(&[("orders.toml", &wider), ("customer_orders.sql", VIEW)]).unwrap();
+    let second =
+        kit::node::catalog(&[("orders.toml", &wider), ("customer_orders.sql", VIEW)]).unwrap();
     let node = kit::node::start(folder.path(), &second).await.unwrap();
     let client = node.client().await.unwrap();
     let read = client.read(&ReadTicket::topic("orders")).await.unwrap().collect().await.unwrap();
     assert_eq!(read[0].column_by_name("coupon").unwrap().null_count(), 1);
-    let changes = client.read(&ReadTicket::topic("falaj.definitions")).await.unwrap().collect().await.unwrap();
+    let changes = client
+        .read(&ReadTicket::topic("falaj.definitions"))
+        .await
+        .unwrap()
+        .collect()
+        .await
+        .unwrap();
     let changed: Vec<String> = changes
         .iter()
         .flat_map(|batch| {
             let names = batch.column_by_name("name").unwrap().as_string::<i32>();
             let actions = batch.column_by_name("action").unwrap().as_string::<i32>();
-            names.iter().zip(actions.iter()).map(|(n, a)| format!("{} {}", a.unwrap(), n.unwrap())).collect::<Vec<_>>()
+            names
+                .iter()
+                .zip(actions.iter())
+                .map(|(n, a)| format!("{} {}", a.unwrap(), n.unwrap()))
+                .collect::<Vec<_>>()
         })
         .collect();
     assert!(changed.contains(&"added orders".to_owned()), "{changed:?}");
@@ -236,9 +272,13 @@ async fn a_topic_evolves_by_nullable_columns_only() {
     drop(client);
     node.stop().await.unwrap();
 
-    let broken = TOPIC.replace("type = \"int64\"", "type = \"int32\"").replace("name = \"orders\"", "name = \"orders\"\nversion = 3");
+    let broken = TOPIC
+        .replace("type = \"int64\"", "type = \"int32\"")
+        .replace("name = \"orders\"", "name = \"orders\"\nversion = 3");
     let third = kit::node::catalog(&[("orders.toml", &broken)]).unwrap();
-    let Err(error) = kit::node::start(folder.path(), &third).await else { panic!("it must be refused") };
+    let Err(error) = kit::node::start(folder.path(), &third).await else {
+        panic!("it must be refused")
+    };
     let text = format!("{error:#}");
     assert!(text.contains("orders") && text.contains("amount"), "{text}");
 }

@@ -213,9 +213,8 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let chunk = rest
-            .first_chunk::<N>()
-            .ok_or(DecodeError::Truncated { at: self.bytes.len() })?;
+        let chunk =
+            rest.first_chunk::<N>().ok_or(DecodeError::Truncated { at: self.bytes.len() })?;
         self.at += N;
         Ok(*chunk)
     }
@@ -280,9 +279,7 @@ impl Reader<'_> {
                 Value::String(text.into())
             }
             TAG_BINARY => Value::Binary(self.unescape()?.into()),
-            TAG_DATE => {
-                Value::Date((u32::from_be_bytes(self.take()?) ^ (1 << 31)).cast_signed())
-            }
+            TAG_DATE => Value::Date((u32::from_be_bytes(self.take()?) ^ (1 << 31)).cast_signed()),
             TAG_TIMESTAMP => Value::Timestamp(unflip64(self.take()?)),
             TAG_LIST if depth < MAX_DEPTH => {
                 let mut items = Vec::new();

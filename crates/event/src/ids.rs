@@ -181,9 +181,7 @@ impl EventId {
 
 /// The total order of events: (event_time, `T`, partition, offset). It settles `first`, `last`,
 /// ROWS frames and every tie.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EventOrder {
     /// The event's own time.
     pub event_time: EventTime,
@@ -219,7 +217,8 @@ mod tests {
         }
         assert_eq!(EventId::from_bytes(&[2; 33]), None);
         assert_eq!(EventId::from_bytes(&[0; 12]), None);
-        let mut padded = EventId::Producer { producer: ProducerId([1; 16]), sequence: 1 }.to_bytes();
+        let mut padded =
+            EventId::Producer { producer: ProducerId([1; 16]), sequence: 1 }.to_bytes();
         padded[32] = 1;
         assert_eq!(EventId::from_bytes(&padded), None);
     }

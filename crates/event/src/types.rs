@@ -95,10 +95,9 @@ impl ColumnType {
             DataType::UInt64 => Self::UInt64,
             DataType::Float32 => Self::Float32,
             DataType::Float64 => Self::Float64,
-            DataType::Decimal128(precision, scale) => Self::Decimal {
-                precision: *precision,
-                scale: u8::try_from(*scale).ok()?,
-            },
+            DataType::Decimal128(precision, scale) => {
+                Self::Decimal { precision: *precision, scale: u8::try_from(*scale).ok()? }
+            }
             DataType::Utf8 => Self::String,
             DataType::Binary => Self::Binary,
             DataType::Date32 => Self::Date,
@@ -215,9 +214,25 @@ mod tests {
     #[test]
     fn names_and_arrow_types_round_trip() {
         for name in [
-            "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-            "float32", "float64", "decimal(38,0)", "decimal(12,2)", "string", "binary", "date",
-            "timestamp", "list<int64>", "list<decimal(9,3)>",
+            "bool",
+            "int8",
+            "int16",
+            "int32",
+            "int64",
+            "uint8",
+            "uint16",
+            "uint32",
+            "uint64",
+            "float32",
+            "float64",
+            "decimal(38,0)",
+            "decimal(12,2)",
+            "string",
+            "binary",
+            "date",
+            "timestamp",
+            "list<int64>",
+            "list<decimal(9,3)>",
         ] {
             let parsed: ColumnType = name.parse().unwrap();
             assert_eq!(parsed.to_string(), name);
@@ -227,7 +242,8 @@ mod tests {
 
     #[test]
     fn unknown_types_are_named() {
-        for name in ["int", "decimal(39,1)", "decimal(4,5)", "decimal(x,1)", "list<list<int8>>", ""] {
+        for name in ["int", "decimal(39,1)", "decimal(4,5)", "decimal(x,1)", "list<list<int8>>", ""]
+        {
             let error = name.parse::<ColumnType>().unwrap_err();
             assert!(error.to_string().contains(&format!("`{name}`")) || name.starts_with("list"));
         }

@@ -159,16 +159,32 @@ pub fn to_array(column_type: &ColumnType, values: &[Value]) -> Result<ArrayRef, 
     let n = values.len();
     match column_type {
         ColumnType::Bool => build!(BooleanBuilder::with_capacity(n), Value::Bool(v) => Some(*v)),
-        ColumnType::Int8 => build!(Int8Builder::with_capacity(n), Value::Int(v) => i8::try_from(*v).ok()),
-        ColumnType::Int16 => build!(Int16Builder::with_capacity(n), Value::Int(v) => i16::try_from(*v).ok()),
-        ColumnType::Int32 => build!(Int32Builder::with_capacity(n), Value::Int(v) => i32::try_from(*v).ok()),
+        ColumnType::Int8 => {
+            build!(Int8Builder::with_capacity(n), Value::Int(v) => i8::try_from(*v).ok())
+        }
+        ColumnType::Int16 => {
+            build!(Int16Builder::with_capacity(n), Value::Int(v) => i16::try_from(*v).ok())
+        }
+        ColumnType::Int32 => {
+            build!(Int32Builder::with_capacity(n), Value::Int(v) => i32::try_from(*v).ok())
+        }
         ColumnType::Int64 => build!(Int64Builder::with_capacity(n), Value::Int(v) => Some(*v)),
-        ColumnType::UInt8 => build!(UInt8Builder::with_capacity(n), Value::UInt(v) => u8::try_from(*v).ok()),
-        ColumnType::UInt16 => build!(UInt16Builder::with_capacity(n), Value::UInt(v) => u16::try_from(*v).ok()),
-        ColumnType::UInt32 => build!(UInt32Builder::with_capacity(n), Value::UInt(v) => u32::try_from(*v).ok()),
+        ColumnType::UInt8 => {
+            build!(UInt8Builder::with_capacity(n), Value::UInt(v) => u8::try_from(*v).ok())
+        }
+        ColumnType::UInt16 => {
+            build!(UInt16Builder::with_capacity(n), Value::UInt(v) => u16::try_from(*v).ok())
+        }
+        ColumnType::UInt32 => {
+            build!(UInt32Builder::with_capacity(n), Value::UInt(v) => u32::try_from(*v).ok())
+        }
         ColumnType::UInt64 => build!(UInt64Builder::with_capacity(n), Value::UInt(v) => Some(*v)),
-        ColumnType::Float32 => build!(Float32Builder::with_capacity(n), Value::Float32(v) => Some(*v)),
-        ColumnType::Float64 => build!(Float64Builder::with_capacity(n), Value::Float64(v) => Some(*v)),
+        ColumnType::Float32 => {
+            build!(Float32Builder::with_capacity(n), Value::Float32(v) => Some(*v))
+        }
+        ColumnType::Float64 => {
+            build!(Float64Builder::with_capacity(n), Value::Float64(v) => Some(*v))
+        }
         ColumnType::Decimal { scale, .. } => build!(
             Decimal128Builder::with_capacity(n).with_data_type(column_type.to_arrow()),
             Value::Decimal(v, s) => (s == scale).then_some(*v)

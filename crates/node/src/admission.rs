@@ -66,7 +66,8 @@ fn observe(
     if topics.is_empty() {
         return Ok(());
     }
-    let reader = reader.with_options(ReadOptions { topics: Some(topics), ..ReadOptions::default() });
+    let reader =
+        reader.with_options(ReadOptions { topics: Some(topics), ..ReadOptions::default() });
     for events in reader.epochs(first) {
         let events = events?;
         for part in &events.topics {

@@ -12,15 +12,13 @@ use falaj_definitions::catalog::{Catalog, DefinitionKind};
 use falaj_definitions::diagnostics::SourceFile;
 use falaj_definitions::evolution::compare;
 use falaj_definitions::expectations::Checks;
-use falaj_definitions::topics::{parse_topic, rejected_topic};
 use falaj_definitions::plan::ViewPlan;
+use falaj_definitions::topics::{parse_topic, rejected_topic};
 use falaj_event::hash::domain_hash;
 use falaj_event::{Hash256, TopicSchema};
-use falaj_log::sequencer::Options as SequencerOptions;
-use falaj_log::{
-    ClockMode, Log, Parts, Reader, Schemas, Sequencer, SequencerHandle, SystemClock,
-};
 use falaj_log::reader::ReadOptions;
+use falaj_log::sequencer::Options as SequencerOptions;
+use falaj_log::{ClockMode, Log, Parts, Reader, Schemas, Sequencer, SequencerHandle, SystemClock};
 use falaj_log_rocksdb::RocksLog;
 use falaj_vault::Vault;
 use falaj_views::{ViewMeta, ViewStore};
@@ -115,9 +113,10 @@ impl Core {
         let sequencer = start_sequencer(&options, &catalog, &log, &vault, doorkeeper)?;
         declare(&declared, &catalog, &definitions_topic, &log, &sequencer)?;
         let (store, reason) = open_store(data, &catalog)?;
-        let checks = catalog.topics.iter().map(|topic| {
-            (topic.schema.name.clone(), Checks::new(Arc::clone(topic)))
-        });
+        let checks = catalog
+            .topics
+            .iter()
+            .map(|topic| (topic.schema.name.clone(), Checks::new(Arc::clone(topic))));
         let core = Self {
             options,
             checks: checks.collect(),
@@ -214,8 +213,9 @@ fn admit_versions(
             continue;
         }
         let file = SourceFile::new(format!("{} in the log", old.name), &*old.text);
-        let before = parse_topic(&file)
-            .map_err(|found| anyhow!("a stored definition of `{}` is not readable: {found}", old.name))?;
+        let before = parse_topic(&file).map_err(|found| {
+            anyhow!("a stored definition of `{}` is not readable: {found}", old.name)
+        })?;
         if before.schema.version < new.schema.version {
             schemas.insert(Arc::clone(&before.schema));
             if let Ok(Some(rejected)) = rejected_topic(&before) {

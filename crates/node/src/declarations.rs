@@ -59,7 +59,9 @@ pub fn read(reader: &Reader, schema: &TopicSchema) -> Result<Declared> {
 
 fn add(declared: &mut Declared, schema: &TopicSchema, batch: &RecordBatch) -> Result<()> {
     let cells = batch_cells(batch)?;
-    let column = |name: &str| schema.column_index(name).with_context(|| format!("{TOPIC} has no column {name}"));
+    let column = |name: &str| {
+        schema.column_index(name).with_context(|| format!("{TOPIC} has no column {name}"))
+    };
     let (kind, name, action) = (column("kind")?, column("name")?, column("action")?);
     let (version, hash, text) = (column("version")?, column("hash")?, column("text")?);
     for row in 0..batch.num_rows() {
@@ -74,7 +76,9 @@ fn add(declared: &mut Declared, schema: &TopicSchema, batch: &RecordBatch) -> Re
         };
         let name = string(name)?.to_string();
         let hash = match cells[hash].value(row) {
-            Value::Binary(bytes) => Hash256(bytes.as_ref().try_into().context("a hash has 32 bytes")?),
+            Value::Binary(bytes) => {
+                Hash256(bytes.as_ref().try_into().context("a hash has 32 bytes")?)
+            }
             other => bail!("{TOPIC}, row {row}: {other:?} is no hash"),
         };
         let version = match cells[version].value(row) {
@@ -85,7 +89,8 @@ fn add(declared: &mut Declared, schema: &TopicSchema, batch: &RecordBatch) -> Re
             declared.current.remove(&(kind, name));
             continue;
         }
-        let declaration = Declaration { kind, name: name.clone(), version, hash, text: string(text)? };
+        let declaration =
+            Declaration { kind, name: name.clone(), version, hash, text: string(text)? };
         declared.history.push(declaration.clone());
         declared.current.insert((kind, name), declaration);
     }
@@ -122,7 +127,9 @@ pub fn decide(
     let mut changes = Vec::new();
     for (name, declaration) in wanted {
         let action = match current.get(name) {
-            Some(before) if before.hash == declaration.hash && before.text == declaration.text => continue,
+            Some(before) if before.hash == declaration.hash && before.text == declaration.text => {
+                continue;
+            }
             Some(_) => "changed",
             None => "added",
         };
@@ -148,7 +155,8 @@ pub fn submission(
     wall_clock_us: u64,
 ) -> Result<Submission> {
     let mut ids = Vec::with_capacity(changes.len());
-    let mut columns: Vec<Vec<Value>> = vec![Vec::with_capacity(changes.len()); schema.columns.len()];
+    let mut columns: Vec<Vec<Value>> =
+        vec![Vec::with_capacity(changes.len()); schema.columns.len()];
     for (ordinal, change) in changes.iter().enumerate() {
         let it = &change.declaration;
         let key = format!("{} {}", it.kind.as_str(), it.name);
@@ -210,7 +218,8 @@ mod tests {
         let before = declarations(&[("a", 1), ("b", 2), ("c", 3)]);
         let after = declarations(&[("a", 1), ("b", 9), ("d", 4)]);
         let changes = decide(&before, &after);
-        let told: Vec<_> = changes.iter().map(|c| (c.action, c.declaration.name.as_str())).collect();
+        let told: Vec<_> =
+            changes.iter().map(|c| (c.action, c.declaration.name.as_str())).collect();
         assert_eq!(told, [("changed", "b"), ("added", "d"), ("removed", "c")]);
         assert_eq!(decide(&after, &after), []);
     }

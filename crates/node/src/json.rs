@@ -27,7 +27,9 @@ pub fn batch_json(batch: &RecordBatch) -> Result<Vec<serde_json::Value>> {
     Ok((0..batch.num_rows())
         .map(|row| {
             let fields = schema.fields().iter().zip(&cells);
-            fields.map(|(field, cell)| (field.name().clone(), value_json(&cell.value(row)))).collect()
+            fields
+                .map(|(field, cell)| (field.name().clone(), value_json(&cell.value(row))))
+                .collect()
         })
         .map(serde_json::Value::Object)
         .collect())

@@ -10,7 +10,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
-use falaj_dataflow::{Engine, EngineError, EpochInput, MetricsSnapshot, Options as EngineOptions, Resume, TopicInput};
+use falaj_dataflow::{
+    Engine, EngineError, EpochInput, MetricsSnapshot, Options as EngineOptions, Resume, TopicInput,
+};
 use falaj_definitions::plan::ViewPlan;
 use falaj_event::EpochChanges;
 use falaj_log::{EpochEvents, Log, ReadOptions, Reader};

@@ -63,7 +63,8 @@ impl Refused {
 
     /// The reasons in words, row by row.
     pub fn reasons(&self) -> Vec<Vec<String>> {
-        let told = |row: &RejectedRow| row.reasons.iter().map(|reason| reason.text.clone()).collect();
+        let told =
+            |row: &RejectedRow| row.reasons.iter().map(|reason| reason.text.clone()).collect();
         self.rows.iter().map(told).collect()
     }
 

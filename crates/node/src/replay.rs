@@ -38,7 +38,8 @@ pub fn replay(core: &Core, view: &str, key: &[u8], at: Option<LogTime>) -> Resul
     let verdict = match (&served, &row) {
         (Ok(None), None) => "EQUAL",
         (Ok(Some(stored)), Some(row))
-            if stored.columns == row.columns && stored.latest_event_time == row.latest_event_time =>
+            if stored.columns == row.columns
+                && stored.latest_event_time == row.latest_event_time =>
         {
             "EQUAL"
         }
@@ -123,5 +124,7 @@ const IN_FLIGHT: usize = 32;
 fn named(plan: &ViewPlan, columns: &[u8]) -> Result<Json> {
     let values = decode_row(columns)?;
     let pairs = plan.output.iter().zip(&values);
-    Ok(Json::Object(pairs.map(|(column, value)| (column.name.clone(), value_json(value))).collect()))
+    Ok(Json::Object(
+        pairs.map(|(column, value)| (column.name.clone(), value_json(value))).collect(),
+    ))
 }

@@ -118,7 +118,8 @@ pub(crate) fn storage(path: &Path, doing: &'static str, error: rocksdb::Error) -
 /// The file of the store that a message names: a word that is a path, or a bare file name, of a
 /// table, a manifest or CURRENT.
 fn named_file(path: &Path, message: &str) -> PathBuf {
-    let is_separator = |c: char| c.is_whitespace() || matches!(c, ':' | ',' | ';' | '"' | '\'' | '(' | ')');
+    let is_separator =
+        |c: char| c.is_whitespace() || matches!(c, ':' | ',' | ';' | '"' | '\'' | '(' | ')');
     message
         .split(is_separator)
         .map(|word| word.trim_end_matches('.'))

@@ -74,7 +74,9 @@ pub(crate) fn families(options: &Options) -> Vec<ColumnFamilyDescriptor> {
     let cache = Cache::new_hyper_clock_cache(options.block_cache_bytes, 0);
     Family::ALL
         .into_iter()
-        .map(|family| ColumnFamilyDescriptor::new(family.name(), self::family(family, options, &cache)))
+        .map(|family| {
+            ColumnFamilyDescriptor::new(family.name(), self::family(family, options, &cache))
+        })
         .collect()
 }
 
@@ -122,7 +124,8 @@ fn family(family: Family, options: &Options, cache: &Cache) -> rocksdb::Options 
 /// LZ4 on all levels below the `plain` newest ones.
 fn compression(plain: usize) -> Vec<DBCompressionType> {
     const LEVELS: usize = 7;
-    let level = |level| if level < plain { DBCompressionType::None } else { DBCompressionType::Lz4 };
+    let level =
+        |level| if level < plain { DBCompressionType::None } else { DBCompressionType::Lz4 };
     (0..LEVELS).map(level).collect()
 }
 

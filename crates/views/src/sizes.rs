@@ -110,8 +110,8 @@ impl ViewStore {
         let mut latest = self.db.raw_iterator_cf_opt(self.family(Family::Latest)?, options);
         let mut head = Vec::new();
         for index in 0..partitions {
-            let partition = (u32::from(index) * u32::from(PARTITIONS) / u32::from(partitions))
-                .to_le_bytes()[0];
+            let partition =
+                (u32::from(index) * u32::from(PARTITIONS) / u32::from(partitions)).to_le_bytes()[0];
             format::head(partition, view, &mut head);
             latest.seek(&head);
             while let Some((key, value)) = latest.item().filter(|(key, _)| key.starts_with(&head)) {

@@ -106,9 +106,8 @@ impl ViewStore {
         batch: &mut WriteBatch,
     ) -> Result<(), ViewError> {
         let mut progress = self.progress();
-        let is_new = |changes: &&EpochChanges| {
-            progress.rows.is_none_or(|rows| changes.epoch > rows.epoch)
-        };
+        let is_new =
+            |changes: &&EpochChanges| progress.rows.is_none_or(|rows| changes.epoch > rows.epoch);
         let fresh: Vec<&EpochChanges> = epochs.iter().filter(is_new).collect();
         if batch.is_empty() {
             let bytes = fresh.iter().map(|changes| size_of_changes(changes)).sum();
@@ -238,8 +237,9 @@ fn size_of_changes(changes: &EpochChanges) -> usize {
     let rows = changes.rows.iter().map(|row| {
         ROW_OVERHEAD + 2 * row.key.len() + 2 * row.row.as_ref().map_or(0, |row| row.columns.len())
     });
-    let entries = changes.checkpoint.iter().flatten().map(|entry| {
-        ENTRY_OVERHEAD + entry.key.len() + entry.value.as_ref().map_or(0, Vec::len)
-    });
+    let entries =
+        changes.checkpoint.iter().flatten().map(|entry| {
+            ENTRY_OVERHEAD + entry.key.len() + entry.value.as_ref().map_or(0, Vec::len)
+        });
     PROGRESS + rows.sum::<usize>() + entries.sum::<usize>()
 }

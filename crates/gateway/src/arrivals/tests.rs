@@ -1,3 +1,5 @@
+//! Tests of [`super`].
+
 use arrow::array::{Float64Array, Int64Array, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::Field;
 use falaj_event::{Classification, Column, ColumnType, TopicSchema};

@@ -1,3 +1,5 @@
+//! Tests of [`super`].
+
 use arrow::array::{
     Decimal128Array, DictionaryArray, Float32Array, Float64Array, Int8Array, Int16Array,
     Int32Array, LargeListArray, LargeStringArray, StringArray, StringViewArray,

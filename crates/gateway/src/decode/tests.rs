@@ -1,3 +1,5 @@
+//! Tests of [`super`].
+
 use std::sync::Arc;
 
 use arrow::array::{

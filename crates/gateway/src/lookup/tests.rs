@@ -1,3 +1,5 @@
+//! Tests of [`super`].
+
 use arrow::array::{Array, AsArray, Int32Array, Int64Array, StringArray};
 use arrow::datatypes::UInt8Type;
 use falaj_event::{Hash256, ViewId};

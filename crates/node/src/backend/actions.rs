@@ -18,7 +18,8 @@ use crate::core::Core;
 use crate::{audit, replay};
 
 /// Names of the actions.
-const NAMES: [&str; 6] = ["audit_state", "audit_rebuild", "audit_log", "replay", "oracle", "reject"];
+const NAMES: [&str; 6] =
+    ["audit_state", "audit_rebuild", "audit_log", "replay", "oracle", "reject"];
 
 #[derive(Deserialize)]
 struct ReplayBody {
@@ -89,7 +90,12 @@ pub async fn run(
                     Some(at) => LogTime(at),
                     None => core.log.tail().map(|tail| tail.record.t).unwrap_or_default(),
                 };
-                let sql = oracle_sql(&body.view, &super::view_texts(&core.catalog), &core.catalog.topics, at)?;
+                let sql = oracle_sql(
+                    &body.view,
+                    &super::view_texts(&core.catalog),
+                    &core.catalog.topics,
+                    at,
+                )?;
                 Ok(json!({ "view": body.view, "at": at, "sql": sql }))
             })
             .await
@@ -100,9 +106,10 @@ pub async fn run(
 }
 
 async fn reject(core: &Arc<Core>, body: RejectBody) -> Result<Json, BackendError> {
-    let definition = core.catalog.topics.get(&body.topic).cloned().ok_or_else(|| {
-        BackendError::unknown("topic", &body.topic, core.catalog.topics.names())
-    })?;
+    let definition =
+        core.catalog.topics.get(&body.topic).cloned().ok_or_else(|| {
+            BackendError::unknown("topic", &body.topic, core.catalog.topics.names())
+        })?;
     if definition.schema.derived {
         return Err(BackendError::Denied {
             message: format!("only the platform appends to `{}`", body.topic),

@@ -84,9 +84,9 @@ fn read_time(
     let newest = snapshot.t().unwrap_or_default();
     match as_of {
         Some(asked) if asked < newest => {
-            let entry = log.entry_at(asked).map_err(|error| BackendError::Damaged {
-                message: error.to_string(),
-            })?;
+            let entry = log
+                .entry_at(asked)
+                .map_err(|error| BackendError::Damaged { message: error.to_string() })?;
             Ok(entry.map_or(LogTime(0), |entry| entry.record.t))
         }
         Some(asked) if asked > newest => {
@@ -108,10 +108,8 @@ fn stored_rows(
         None => snapshot.multi_get(selection.view.id, &known),
     };
     let mut found = found.map_err(view_error)?.into_iter();
-    let stored = |row: RowRead| StoredRow {
-        latest_event_time: row.latest_event_time,
-        columns: row.columns,
-    };
+    let stored =
+        |row: RowRead| StoredRow { latest_event_time: row.latest_event_time, columns: row.columns };
     Ok(keys
         .iter()
         .map(|key| key.as_ref().and_then(|_| found.next().flatten()).map(stored))
@@ -134,9 +132,8 @@ pub fn scan(
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     let store = Arc::clone(store);
     tokio::task::spawn_blocking(move || {
-        let outcome = scan_batches(&store, &request, t, |batch| {
-            sender.blocking_send(Ok(batch)).is_ok()
-        });
+        let outcome =
+            scan_batches(&store, &request, t, |batch| sender.blocking_send(Ok(batch)).is_ok());
         if let Err(error) = outcome {
             // A reader that is gone needs no error.
             let _ = sender.blocking_send(Err(error));

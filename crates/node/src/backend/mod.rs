@@ -43,16 +43,15 @@ impl NodeBackend {
             let sql = texts.get(&view.name).map(String::as_str).unwrap_or_default();
             (view.name.clone(), Arc::new(view_info(view, sql)))
         });
-        let catalog = Catalog { topics: topics.collect(), views: views.collect::<BTreeMap<_, _>>() };
+        let catalog =
+            Catalog { topics: topics.collect(), views: views.collect::<BTreeMap<_, _>>() };
         Self { core, catalog: Arc::new(catalog) }
     }
 
     fn definition(&self, schema: &TopicSchema) -> Result<&Arc<TopicDefinition>, BackendError> {
-        self.core
-            .catalog
-            .topics
-            .get(&schema.name)
-            .ok_or_else(|| BackendError::unknown("topic", &schema.name, self.core.catalog.topics.names()))
+        self.core.catalog.topics.get(&schema.name).ok_or_else(|| {
+            BackendError::unknown("topic", &schema.name, self.core.catalog.topics.names())
+        })
     }
 }
 

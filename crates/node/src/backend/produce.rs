@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use anyhow::Context;
 use arrow::array::UInt32Array;
 use arrow::compute::take_record_batch;
 use arrow::record_batch::RecordBatch;
 use falaj_definitions::reasons::{Reason, ReasonCode};
 use falaj_definitions::topics::TopicDefinition;
-use anyhow::Context;
 use falaj_event::Op;
 use falaj_gateway::backend::{
     AckFuture, BackendError, Misfit, OffsetRange, ProduceAck, ProduceRequest, RejectedRow,
@@ -66,8 +66,20 @@ fn submission(
     }
     let schema = Arc::clone(&definition.schema);
     if reasons.is_empty() {
-        let ops = if ops.iter().all(|op| *op == default_op) { Ops::All(default_op) } else { Ops::Each(ops) };
-        return Ok(Submission { schema, origin, ops, batch: request.batch, positions: None, rejected: None, reply });
+        let ops = if ops.iter().all(|op| *op == default_op) {
+            Ops::All(default_op)
+        } else {
+            Ops::Each(ops)
+        };
+        return Ok(Submission {
+            schema,
+            origin,
+            ops,
+            batch: request.batch,
+            positions: None,
+            rejected: None,
+            reply,
+        });
     }
     let mut refused = Refused::default();
     for (row, reasons) in reasons {
@@ -79,7 +91,15 @@ fn submission(
         (0..u32::try_from(rows)?).filter(|row| rejected.rows.binary_search(row).is_err()).collect();
     let batch = take_record_batch(&request.batch, &UInt32Array::from(kept.clone()))?;
     let ops = Ops::Each(kept.iter().map(|row| ops[*row as usize]).collect());
-    Ok(Submission { schema, origin, ops, batch, positions: Some(kept), rejected: Some(rejected), reply })
+    Ok(Submission {
+        schema,
+        origin,
+        ops,
+        batch,
+        positions: Some(kept),
+        rejected: Some(rejected),
+        reply,
+    })
 }
 
 /// Reasons by row of what a row alone decides.

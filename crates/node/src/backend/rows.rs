@@ -90,7 +90,11 @@ impl<'a> Table<'a> {
     ///
     /// # Errors
     /// When a column's Arrow type carries no column type.
-    pub fn new(view: &'a ViewInfo, columns: &'a [usize], rows: usize) -> Result<Self, BackendError> {
+    pub fn new(
+        view: &'a ViewInfo,
+        columns: &'a [usize],
+        rows: usize,
+    ) -> Result<Self, BackendError> {
         let types = columns
             .iter()
             .map(|index| {
@@ -165,7 +169,8 @@ impl<'a> Table<'a> {
     pub fn finish(self) -> Result<ViewRows, BackendError> {
         let mut arrays = Vec::with_capacity(self.columns.len());
         let mut fields = Vec::with_capacity(self.columns.len());
-        for ((index, column_type), values) in self.columns.iter().zip(&self.types).zip(&self.values) {
+        for ((index, column_type), values) in self.columns.iter().zip(&self.types).zip(&self.values)
+        {
             let field: Field = self.view.schema.field(*index).clone().with_nullable(true);
             let array = to_array(column_type, values).map_err(|error| BackendError::Damaged {
                 message: format!("view {}, column {}: {error}", self.view.name, field.name()),
@@ -173,7 +178,8 @@ impl<'a> Table<'a> {
             fields.push(Arc::new(field));
             arrays.push(array);
         }
-        let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(self.rows));
+        let options =
+            arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(self.rows));
         let schema = Arc::new(Schema::new(fields));
         let batch = RecordBatch::try_new_with_options(schema, arrays, &options)
             .map_err(|error| BackendError::internal(error.to_string()))?;
@@ -215,7 +221,8 @@ mod tests {
         let rows = [Some(row), None];
         let found = view_rows(&selection(None), &rows, LogTime(5_000), true).unwrap();
         use ValueStatus::{Error, Expired, NotFound, Null, Present, Unavailable};
-        let bytes = |statuses: &[ValueStatus]| statuses.iter().map(|s| *s as u8).collect::<Vec<_>>();
+        let bytes =
+            |statuses: &[ValueStatus]| statuses.iter().map(|s| *s as u8).collect::<Vec<_>>();
         assert_eq!(
             found.statuses,
             bytes(&[Present, Error, Present, Present, NotFound, NotFound, NotFound, NotFound])
@@ -246,7 +253,8 @@ mod tests {
 
     #[test]
     fn a_row_of_another_shape_is_never_served() {
-        let rows = [Some(StoredRow { latest_event_time: 0, columns: encode_row(&[Value::Int(1)]) })];
+        let rows =
+            [Some(StoredRow { latest_event_time: 0, columns: encode_row(&[Value::Int(1)]) })];
         let error = view_rows(&selection(None), &rows, LogTime(1), true).err().unwrap();
         assert!(error.to_string().contains("1 columns instead of 3"), "{error}");
     }

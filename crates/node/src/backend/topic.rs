@@ -10,8 +10,8 @@ use arrow::array::{ArrayRef, BinaryArray, StringArray, UInt32Array, UInt64Array}
 use arrow::record_batch::RecordBatch;
 use falaj_event::{EventId, LogTime, Op};
 use falaj_gateway::backend::{BackendError, BatchStream, ReadTopicRequest};
-use falaj_log::reader::{PartitionEvents, PiiMode, ReadOptions};
 use falaj_log::Reader;
+use falaj_log::reader::{PartitionEvents, PiiMode, ReadOptions};
 
 /// Streams the asked range; a blocking thread reads a few batches ahead.
 pub fn read_topic(reader: &Reader, request: ReadTopicRequest) -> BatchStream {
@@ -29,7 +29,8 @@ pub fn read_topic(reader: &Reader, request: ReadTopicRequest) -> BatchStream {
         };
         if let Err(error) = outcome {
             // A reader that is gone needs no error.
-            let _ = sender.blocking_send(Err(BackendError::Damaged { message: format!("{error:#}") }));
+            let _ =
+                sender.blocking_send(Err(BackendError::Damaged { message: format!("{error:#}") }));
         }
     });
     Box::pin(futures::stream::unfold(receiver, |mut receiver| async {
@@ -60,7 +61,9 @@ impl Run<'_> {
                 if self.request.from_t.is_some_and(|from| record.t < from) {
                     continue;
                 }
-                if self.request.to_t.is_some_and(|to| record.t > to) || !self.give(record.t, events)? {
+                if self.request.to_t.is_some_and(|to| record.t > to)
+                    || !self.give(record.t, events)?
+                {
                     return Ok(());
                 }
             }
@@ -76,7 +79,9 @@ impl Run<'_> {
     fn by_epoch(&mut self, reader: &Reader) -> Result<()> {
         let log = reader.log();
         let mut epoch = match self.request.from_t.and_then(|from| from.0.checked_sub(1)) {
-            Some(before) => log.entry_at(LogTime(before))?.map_or(0, |entry| entry.record.epoch + 1),
+            Some(before) => {
+                log.entry_at(LogTime(before))?.map_or(0, |entry| entry.record.epoch + 1)
+            }
             None => 0,
         };
         loop {

@@ -78,7 +78,11 @@ fn streamed(streamer: &Streamer<'_>) -> Line {
         duration(status["freshness_us_p50"].as_u64().unwrap_or_default()),
         duration(status["freshness_us_p99"].as_u64().unwrap_or_default()),
     );
-    line("events streamed through Flight, each batch durable before its acknowledgement", accepted > 0, evidence)
+    line(
+        "events streamed through Flight, each batch durable before its acknowledgement",
+        accepted > 0,
+        evidence,
+    )
 }
 
 /// Rows of a topic, and how many different values `column` has in them.
@@ -101,7 +105,12 @@ async fn events_are_there_once(client: &Client, streamer: &Streamer<'_>) -> Resu
     Ok(line(
         "every acknowledged payment is in the log, once",
         rows == expected && ids == rows,
-        format!("{} acknowledged, {} in the log, {} different ids", count(expected), count(rows), count(ids)),
+        format!(
+            "{} acknowledged, {} in the log, {} different ids",
+            count(expected),
+            count(rows),
+            count(ids)
+        ),
     ))
 }
 
@@ -110,9 +119,7 @@ async fn malformed_are_told(
     happenings: &[Happening],
     streamer: &Streamer<'_>,
 ) -> Result<Line> {
-    let flawed = |happening: &&Happening| {
-        matches!(happening, Happening::Payment(payment) if payment.flaw.is_some())
-    };
+    let flawed = |happening: &&Happening| matches!(happening, Happening::Payment(payment) if payment.flaw.is_some());
     let sent = happenings.iter().filter(flawed).count() as u64;
     let missing = happenings.iter().filter(|happening| {
         matches!(happening, Happening::Payment(payment) if payment.flaw == Some(Flaw::MissingCustomer))
@@ -156,11 +163,15 @@ async fn retry_is_recognised(client: &Client, streamer: &Streamer<'_>) -> Result
 }
 
 async fn own_writes_are_read(client: &Client, streamer: &Streamer<'_>) -> Result<Line> {
-    let newest = streamer.tally().acks.iter().flatten().filter_map(|ack| ack.t).max().unwrap_or_default();
+    let newest =
+        streamer.tally().acks.iter().flatten().filter_map(|ack| ack.t).max().unwrap_or_default();
     let view = customer_view(client).await?;
     let mut stream = client.features(&[&view], key("")?.schema().as_ref()).await?;
-    let options =
-        LookupOptions { min_t: Some(newest.0), timeout_ms: Some(120_000), ..LookupOptions::default() };
+    let options = LookupOptions {
+        min_t: Some(newest.0),
+        timeout_ms: Some(120_000),
+        ..LookupOptions::default()
+    };
     let answer = stream.lookup(&key("CUS-000000")?, &options).await?;
     Ok(line(
         "a read that asks for min_T sees one's own last write",
@@ -241,7 +252,9 @@ async fn replay_is_equal(
     streamer: &Streamer<'_>,
 ) -> Result<Line> {
     let view = customer_view(client).await?;
-    let sample = streamer.tally().samples.first().context("no lookup found a customer while events were streamed: stream more of them (--events)")?;
+    let sample = streamer.tally().samples.first().context(
+        "no lookup found a customer while events were streamed: stream more of them (--events)",
+    )?;
     let bytes = key_bytes(&key(&sample.customer)?, &[0])?.pop().flatten().unwrap_or_default();
     // A moment between epochs, just before behaviour drifts.
     let at = u64::try_from(simulation.drift_us()).unwrap_or_default().saturating_sub(1);

@@ -31,7 +31,15 @@ impl Child {
         let directory = DataDirectory(data.to_owned());
         let program = std::env::current_exe().context("finding this program")?;
         let mut process = Command::new(program)
-            .args(["up", "--clock", "event", "--listen", "127.0.0.1:0", "--workers", &workers.to_string()])
+            .args([
+                "up",
+                "--clock",
+                "event",
+                "--listen",
+                "127.0.0.1:0",
+                "--workers",
+                &workers.to_string(),
+            ])
             .arg("--definitions")
             .arg(definitions)
             .arg("--data")

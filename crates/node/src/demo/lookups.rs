@@ -50,7 +50,8 @@ impl Looker {
         let customers = happenings.iter().filter(|h| matches!(h, Happening::Customer(_))).count();
         let stop = Arc::new(AtomicBool::new(false));
         let histogram = Arc::new(Mutex::new(Histogram::new(3)?));
-        let task = tokio::spawn(look(client, customers as u64, Arc::clone(&stop), Arc::clone(&histogram)));
+        let task =
+            tokio::spawn(look(client, customers as u64, Arc::clone(&stop), Arc::clone(&histogram)));
         Ok(Self { stop, histogram, task })
     }
 

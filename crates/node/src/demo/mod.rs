@@ -45,7 +45,9 @@ pub async fn run(options: Demo, as_json: bool) -> Result<()> {
     let started = Instant::now();
     let temporary = tempfile::tempdir().context("making a temporary directory")?;
     let root = match &options.keep {
-        Some(path) if path.exists() => bail!("{} exists already: --keep needs a new directory", path.display()),
+        Some(path) if path.exists() => {
+            bail!("{} exists already: --keep needs a new directory", path.display())
+        }
         Some(path) => path.clone(),
         None => temporary.path().to_owned(),
     };
@@ -53,7 +55,11 @@ pub async fn run(options: Demo, as_json: bool) -> Result<()> {
         Some(path) => path.clone(),
         None => write_definitions(&root.join("definitions"))?,
     };
-    eprintln!("falaj demo: card payments in the Emirates, {} of them, seed {}", count(options.events), options.seed);
+    eprintln!(
+        "falaj demo: card payments in the Emirates, {} of them, seed {}",
+        count(options.events),
+        options.seed
+    );
     let simulation = Simulation::new(SimulationOptions {
         seed: options.seed,
         payments: options.events,
@@ -75,7 +81,8 @@ pub async fn run(options: Demo, as_json: bool) -> Result<()> {
     streamer.resume(&child.client).await?;
     streamer.finish();
 
-    let lines = checks::run(&child.client, &simulation, &happenings, &streamer, reopened_us).await?;
+    let lines =
+        checks::run(&child.client, &simulation, &happenings, &streamer, reopened_us).await?;
     child.stop().await?;
     report(&lines, streamer.tally(), started, as_json, &options, &root)?;
     match lines.iter().all(|line| line.holds) {

@@ -21,7 +21,10 @@ fn mix(value: u64) -> u64 {
 impl Random {
     /// The stream called `stream` of `seed`.
     pub fn new(seed: u64, stream: u64) -> Self {
-        Self { state: mix(seed.wrapping_add(GOLDEN)) ^ mix(stream.wrapping_mul(GOLDEN).wrapping_add(1)) }
+        Self {
+            state: mix(seed.wrapping_add(GOLDEN))
+                ^ mix(stream.wrapping_mul(GOLDEN).wrapping_add(1)),
+        }
     }
 
     /// 64 uniform bits.

@@ -135,7 +135,12 @@ mod tests {
 
     #[test]
     fn every_happening_has_a_row() {
-        let options = SimulationOptions { payments: 3_000, customers: 50, merchants: 20, ..Default::default() };
+        let options = SimulationOptions {
+            payments: 3_000,
+            customers: 50,
+            merchants: 20,
+            ..Default::default()
+        };
         let happenings = Simulation::new(options).happenings();
         let payments: Vec<&Happening> = happenings.iter().filter(|h| topic_of(h) == 2).collect();
         let schema = Schema::new(vec![
@@ -145,7 +150,9 @@ mod tests {
         ]);
         let rows = batch(&schema, &payments).unwrap();
         assert_eq!(rows.num_rows(), 3_000);
-        let missing = payments.iter().filter(|h| matches!(h, Happening::Payment(p) if p.flaw == Some(Flaw::MissingCustomer)));
+        let missing = payments.iter().filter(
+            |h| matches!(h, Happening::Payment(p) if p.flaw == Some(Flaw::MissingCustomer)),
+        );
         assert_eq!(rows.column(1).null_count(), missing.count());
         let unknown = Schema::new(vec![Field::new("shoe_size", DataType::Int64, false)]);
         assert!(batch(&unknown, &payments).unwrap_err().to_string().contains("shoe_size"));

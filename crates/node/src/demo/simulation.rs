@@ -66,8 +66,8 @@ const CATEGORIES: [(&str, f64, f64, f64); 8] = [
 
 /// Relative activity by hour of the day, Gulf Standard Time (UTC+4).
 const HOURS: [f64; 24] = [
-    0.5, 0.3, 0.2, 0.15, 0.15, 0.3, 0.6, 1.0, 1.3, 1.3, 1.3, 1.5, 1.8, 1.7, 1.5, 1.4, 1.5, 1.8, 2.1,
-    2.3, 2.2, 1.8, 1.3, 0.8,
+    0.5, 0.3, 0.2, 0.15, 0.15, 0.3, 0.6, 1.0, 1.3, 1.3, 1.3, 1.5, 1.8, 1.7, 1.5, 1.4, 1.5, 1.8,
+    2.1, 2.3, 2.2, 1.8, 1.3, 0.8,
 ];
 
 /// A customer.
@@ -173,8 +173,10 @@ pub struct Simulation {
 impl Simulation {
     /// Draws the people and places.
     pub fn new(options: SimulationOptions) -> Self {
-        let customers: Vec<_> = (0..options.customers).map(|index| customer(&options, index)).collect();
-        let merchants: Vec<_> = (0..options.merchants).map(|index| merchant(&options, index)).collect();
+        let customers: Vec<_> =
+            (0..options.customers).map(|index| customer(&options, index)).collect();
+        let merchants: Vec<_> =
+            (0..options.merchants).map(|index| merchant(&options, index)).collect();
         let by_category = CATEGORIES
             .iter()
             .map(|(code, ..)| {
@@ -194,7 +196,8 @@ impl Simulation {
     pub fn happenings(&self) -> Vec<Happening> {
         let mut payments: Vec<Payment> = self.payments();
         payments.sort_by_key(|payment| (payment.arrival, payment.number));
-        let mut all: Vec<Happening> = self.merchants.iter().cloned().map(Happening::Merchant).collect();
+        let mut all: Vec<Happening> =
+            self.merchants.iter().cloned().map(Happening::Merchant).collect();
         all.extend(self.customers.iter().cloned().map(Happening::Customer));
         let mut changes = self.changes().into_iter().peekable();
         for payment in payments {
@@ -264,7 +267,8 @@ impl Simulation {
         let amount = median * scale * inflation * libm::exp(spread * random.normal());
         let online = random.chance(if drifted { 0.52 } else { 0.28 });
         let abroad = random.chance(if online { 0.2 } else { 0.03 });
-        let device_risk = (0.12 * random.exponential(1.0) + if abroad { 0.15 } else { 0.0 }).min(1.0);
+        let device_risk =
+            (0.12 * random.exponential(1.0) + if abroad { 0.15 } else { 0.0 }).min(1.0);
         let mut payment = Payment {
             number,
             event_time,
@@ -272,8 +276,18 @@ impl Simulation {
             customer,
             merchant,
             amount_fils: (amount as i64).max(100),
-            currency: if abroad { ["USD", "EUR", "SAR", "INR"][random.below(4) as usize] } else { "AED" },
-            channel: if online { "online" } else if random.chance(0.06) { "atm" } else { "pos" },
+            currency: if abroad {
+                ["USD", "EUR", "SAR", "INR"][random.below(4) as usize]
+            } else {
+                "AED"
+            },
+            channel: if online {
+                "online"
+            } else if random.chance(0.06) {
+                "atm"
+            } else {
+                "pos"
+            },
             country: if abroad { ["US", "DE", "SA", "IN"][random.below(4) as usize] } else { "AE" },
             device_risk: (device_risk * 1e6).round() / 1e6,
             status: if random.chance(0.04 + 0.3 * device_risk) { "declined" } else { "approved" },
@@ -362,12 +376,20 @@ fn pick(random: &mut Random, shares: &[(&'static str, f64)]) -> &'static str {
 
 fn customer(options: &SimulationOptions, index: u32) -> Customer {
     const FIRST: [&str; 12] = [
-        "Aisha", "Omar", "Fatima", "Khalid", "Mariam", "Saeed", "Priya", "Arjun", "Layla", "Hassan",
-        "Noura", "Yusuf",
+        "Aisha", "Omar", "Fatima", "Khalid", "Mariam", "Saeed", "Priya", "Arjun", "Layla",
+        "Hassan", "Noura", "Yusuf",
     ];
     const LAST: [&str; 10] = [
-        "Al Mansoori", "Al Nuaimi", "Al Marri", "Khan", "Sharma", "Haddad", "Al Shamsi", "Fernandes",
-        "Rahman", "Al Zaabi",
+        "Al Mansoori",
+        "Al Nuaimi",
+        "Al Marri",
+        "Khan",
+        "Sharma",
+        "Haddad",
+        "Al Shamsi",
+        "Fernandes",
+        "Rahman",
+        "Al Zaabi",
     ];
     let mut random = Random::new(options.seed, 5 << 40 | u64::from(index));
     let segment = pick(&mut random, &[("retail", 0.82), ("premium", 0.13), ("business", 0.05)]);
@@ -407,12 +429,23 @@ mod tests {
     use super::*;
 
     fn small() -> Simulation {
-        Simulation::new(SimulationOptions { payments: 20_000, customers: 300, merchants: 80, ..Default::default() })
+        Simulation::new(SimulationOptions {
+            payments: 20_000,
+            customers: 300,
+            merchants: 80,
+            ..Default::default()
+        })
     }
 
     fn payments(simulation: &Simulation) -> Vec<Payment> {
         let happenings = simulation.happenings();
-        happenings.into_iter().filter_map(|h| match h { Happening::Payment(p) => Some(p), _ => None }).collect()
+        happenings
+            .into_iter()
+            .filter_map(|h| match h {
+                Happening::Payment(p) => Some(p),
+                _ => None,
+            })
+            .collect()
     }
 
     #[test]

@@ -64,7 +64,8 @@ impl Tally {
 
     /// Sums over all acknowledgements of one topic: (accepted, rejected, duplicates).
     pub fn sums(&self, streamer: &Streamer<'_>, topic: usize) -> (u64, u64, u64) {
-        let acks = streamer.plan.iter().zip(&self.acks).filter(|(planned, _)| planned.topic == topic);
+        let acks =
+            streamer.plan.iter().zip(&self.acks).filter(|(planned, _)| planned.topic == topic);
         acks.filter_map(|(_, ack)| ack.as_ref()).fold((0, 0, 0), |sums, ack| {
             (sums.0 + ack.accepted, sums.1 + ack.rejected_count, sums.2 + ack.duplicates)
         })
@@ -167,7 +168,8 @@ impl<'a> Streamer<'a> {
         let client = child.client.clone();
         // Streams break under the kill: that is what it is for.
         let _ = self.stream(&client, &pending, Some((kill_at, child))).await;
-        let unacknowledged = pending.iter().filter(|index| self.tally.acks[**index].is_none()).count();
+        let unacknowledged =
+            pending.iter().filter(|index| self.tally.acks[**index].is_none()).count();
         if unacknowledged == 0 {
             bail!("the node was killed too late: everything was acknowledged");
         }
@@ -219,7 +221,8 @@ impl<'a> Streamer<'a> {
         index: usize,
     ) -> Result<(arrow::record_batch::RecordBatch, ProduceOptions)> {
         let planned = &self.plan[index];
-        let happenings: Vec<&Happening> = self.happenings[planned.happenings.clone()].iter().collect();
+        let happenings: Vec<&Happening> =
+            self.happenings[planned.happenings.clone()].iter().collect();
         let rows = with_ops(batch(schema, &happenings)?, &happenings)?;
         let options = ProduceOptions {
             producer: Some(format!("demo-{}", TOPICS[planned.topic])),
@@ -249,15 +252,21 @@ impl<'a> Streamer<'a> {
                 tokio::time::sleep_until((started + Duration::from_micros(micros)).into()).await;
             }
             sent += planned.happenings.len() as u64;
-            if let std::collections::btree_map::Entry::Vacant(entry) = streams.entry(planned.topic) {
-                let stream = TopicStream::open(client, planned.topic, &permits, &acks, &self.bar).await?;
+            if let std::collections::btree_map::Entry::Vacant(entry) = streams.entry(planned.topic)
+            {
+                let stream =
+                    TopicStream::open(client, planned.topic, &permits, &acks, &self.bar).await?;
                 entry.insert(stream);
             }
             let Some(stream) = streams.get_mut(&planned.topic) else { continue };
             let (rows, options) = self.rows(&stream.schema, *index)?;
             let permit = permits.clone().acquire_owned().await?;
             permit.forget();
-            stream.sent.lock().unwrap_or_else(PoisonError::into_inner).push_back((*index, rows.num_rows()));
+            stream
+                .sent
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push_back((*index, rows.num_rows()));
             if stream.sender.send(&rows, &options).await.is_err() || stream.is_over() {
                 outcome = Err(anyhow::anyhow!("the node went away"));
                 break;
@@ -274,7 +283,13 @@ impl<'a> Streamer<'a> {
             outcome = outcome.and(received);
         }
         self.tally.samples.extend(looker.stop(&mut self.tally.lookups).await);
-        if let Some(status) = monitor.stop().await {
+        if let Some(mut status) = monitor.stop().await {
+            // A node that is still catching up has no freshness to tell.
+            for name in ["freshness_us_p50", "freshness_us_p99"] {
+                if status[name].is_null() {
+                    status[name] = self.tally.status[name].take();
+                }
+            }
             self.tally.status = status;
         }
         for (index, ack) in acks.lock().unwrap_or_else(PoisonError::into_inner).iter() {

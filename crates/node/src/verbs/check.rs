@@ -44,7 +44,8 @@ pub fn run(options: &Check, as_json: bool) -> Result<()> {
     let mut topics = table(["topic", "kind", "version", "key", "columns", "partitions"]);
     for topic in catalog.topics.iter().filter(|topic| !topic.schema.derived) {
         let schema = &topic.schema;
-        let key: Vec<_> = schema.key.iter().map(|index| schema.columns[*index].name.as_str()).collect();
+        let key: Vec<_> =
+            schema.key.iter().map(|index| schema.columns[*index].name.as_str()).collect();
         topics.add_row([
             schema.name.clone(),
             format!("{:?}", schema.kind).to_lowercase(),

@@ -57,8 +57,8 @@ async fn data(session: &Session, options: &Export, json: bool) -> Result<()> {
     let mut reading = session.client.read(&ticket).await?;
     // Written beside and renamed, so that a file of this name is always whole.
     let temporary = path.with_extension("parquet.part");
-    let file = File::create(&temporary)
-        .with_context(|| format!("creating {}", temporary.display()))?;
+    let file =
+        File::create(&temporary).with_context(|| format!("creating {}", temporary.display()))?;
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .build();

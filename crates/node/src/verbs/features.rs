@@ -126,8 +126,10 @@ fn print(answer: &FeatureAnswer) -> Result<()> {
     let schema = answer.batch.schema();
     for (row, json) in rows.iter().enumerate() {
         let keys = shown.iter().filter(|index| !values.iter().any(|(value, _)| value == *index));
-        let keys: Vec<String> =
-            keys.map(|index| schema.field(*index).name()).map(|name| format!("{name} = {}", plain(&json[name.as_str()]))).collect();
+        let keys: Vec<String> = keys
+            .map(|index| schema.field(*index).name())
+            .map(|name| format!("{name} = {}", plain(&json[name.as_str()])))
+            .collect();
         println!("{}", keys.join(", "));
         let mut features = table(["feature", "value", "status"]);
         for (value, (_, name)) in values.iter().enumerate() {

@@ -3,8 +3,8 @@
 //!
 //! Knows how rows of a topic are read (through the definitions crate); not where they go.
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -92,13 +92,17 @@ impl Source {
         let is_standard_input = path == Path::new("-");
         let raw: Box<dyn Read + Send> = match is_standard_input {
             true => Box::new(std::io::stdin()),
-            false => Box::new(File::open(path).with_context(|| format!("opening {}", path.display()))?),
+            false => {
+                Box::new(File::open(path).with_context(|| format!("opening {}", path.display()))?)
+            }
         };
         let lines = match format {
             FileFormat::Ndjson => Lines::Ndjson(Box::new(BufReader::with_capacity(1 << 20, raw))),
             FileFormat::Csv => {
                 let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(raw);
-                let header = reader.headers().with_context(|| format!("{}: reading the header", path.display()))?;
+                let header = reader
+                    .headers()
+                    .with_context(|| format!("{}: reading the header", path.display()))?;
                 let header = CsvHeader::new(&topic.schema, header.iter())
                     .with_context(|| format!("{}, line 1", path.display()))?;
                 Lines::Csv(Box::new(reader), header)
@@ -107,7 +111,8 @@ impl Source {
                 bail!("Parquet cannot be read from standard input: give a file")
             }
             FileFormat::Parquet => {
-                let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+                let file =
+                    File::open(path).with_context(|| format!("opening {}", path.display()))?;
                 let reader = ParquetRecordBatchReaderBuilder::try_new(file)
                     .and_then(|builder| builder.with_batch_size(BLOCK_ROWS).build())
                     .with_context(|| format!("{}: reading Parquet", path.display()))?;
@@ -139,7 +144,9 @@ impl Source {
             }
             Lines::Csv(reader, header) => {
                 let mut record = csv::ByteRecord::new();
-                while parser.len() < BLOCK_ROWS && reader.read_byte_record(&mut record).with_context(place)? {
+                while parser.len() < BLOCK_ROWS
+                    && reader.read_byte_record(&mut record).with_context(place)?
+                {
                     let fields: Vec<_> = record.iter().map(String::from_utf8_lossy).collect();
                     parser.push_record(header, fields.iter().map(AsRef::as_ref));
                 }
@@ -366,7 +373,9 @@ columns = [
 "#;
 
     fn topic() -> Arc<TopicDefinition> {
-        Arc::new(parse_topic(&SourceFile::new("orders.toml", TOPIC)).map_err(|e| e.to_string()).unwrap())
+        Arc::new(
+            parse_topic(&SourceFile::new("orders.toml", TOPIC)).map_err(|e| e.to_string()).unwrap(),
+        )
     }
 
     fn file(folder: &Path, name: &str, text: &str) -> PathBuf {
@@ -378,7 +387,9 @@ columns = [
     fn amounts(runs: &[Run]) -> Vec<i64> {
         runs.iter()
             .flat_map(|run| match run {
-                Run::Good { batch, .. } => batch.column(2).as_primitive::<Int64Type>().values().to_vec(),
+                Run::Good { batch, .. } => {
+                    batch.column(2).as_primitive::<Int64Type>().values().to_vec()
+                }
                 Run::Bad(rows) => vec![-1; rows.len()],
             })
             .collect()
@@ -387,7 +398,8 @@ columns = [
     #[test]
     fn files_are_merged_by_event_time_and_bad_rows_keep_their_place() {
         let folder = tempfile::tempdir().unwrap();
-        let first = file(folder.path(), "a.csv", "customer,at,amount\na,10,1\na,30,3\na,zzz,9\na,50,5\n");
+        let first =
+            file(folder.path(), "a.csv", "customer,at,amount\na,10,1\na,30,3\na,zzz,9\na,50,5\n");
         let second = file(
             folder.path(),
             "b.ndjson",

@@ -160,7 +160,9 @@ async fn remote(url: &str, connection: &Connection) -> Result<Client> {
 pub fn load(directory: &std::path::Path) -> Result<Arc<Catalog>> {
     match Catalog::load(directory) {
         Ok(catalog) => Ok(Arc::new(catalog)),
-        Err(findings) => bail!("{findings}\nfix the definitions in {} (try `falaj check`)", directory.display()),
+        Err(findings) => {
+            bail!("{findings}\nfix the definitions in {} (try `falaj check`)", directory.display())
+        }
     }
 }
 
@@ -170,9 +172,9 @@ pub fn load(directory: &std::path::Path) -> Result<Arc<Catalog>> {
 /// When there is no such thing.
 pub async fn describe(client: &Client, name: &str) -> Result<Json> {
     let all: Vec<Json> = serde_json::from_str(&client.action("catalog").await?)?;
-    let names = || all.iter().filter_map(|entry| entry["name"].as_str()).collect::<Vec<_>>().join(", ");
-    all.iter()
-        .find(|entry| entry["name"] == name)
-        .cloned()
-        .with_context(|| format!("there is no topic or view called `{name}`; there are: {}", names()))
+    let names =
+        || all.iter().filter_map(|entry| entry["name"].as_str()).collect::<Vec<_>>().join(", ");
+    all.iter().find(|entry| entry["name"] == name).cloned().with_context(|| {
+        format!("there is no topic or view called `{name}`; there are: {}", names())
+    })
 }

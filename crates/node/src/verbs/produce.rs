@@ -70,7 +70,10 @@ pub async fn run(options: Produce, as_json: bool) -> Result<()> {
             rows.add_row([row.to_string(), why.clone()]);
         }
         println!("{rows}");
-        println!("every rejected row, with its original, is in {0}.rejected: falaj tail {0}.rejected --from 0 --no-follow", options.topic);
+        println!(
+            "every rejected row, with its original, is in {0}.rejected: falaj tail {0}.rejected --from 0 --no-follow",
+            options.topic
+        );
     }
     Ok(())
 }
@@ -84,12 +87,20 @@ async fn produce(client: &Client, options: &Produce) -> Result<Outcome> {
     let format = options.format;
     let mut merge = Merge::open(&files, format, &topic)?;
     // Without a name nobody can send these rows again as the same; with one they are recognised.
-    let producer = options.producer.clone().unwrap_or_else(|| {
-        format!("produce-{}-{}", std::process::id(), wall_clock_us())
-    });
+    let producer = options
+        .producer
+        .clone()
+        .unwrap_or_else(|| format!("produce-{}-{}", std::process::id(), wall_clock_us()));
     let bar = ProgressBar::no_length().with_message(format!("producing to {}", options.topic));
     bar.enable_steady_tick(std::time::Duration::from_millis(120));
-    let mut sender = Sender { client, topic: &topic, producer, sequence: 0, stream: None, outcome: Outcome::default() };
+    let mut sender = Sender {
+        client,
+        topic: &topic,
+        producer,
+        sequence: 0,
+        stream: None,
+        outcome: Outcome::default(),
+    };
     loop {
         let runs = merge.next(usize::try_from(options.batch)?)?;
         if runs.is_empty() {
@@ -115,7 +126,9 @@ async fn definition(client: &Client, name: &str) -> Result<Arc<TopicDefinition>>
     if entry["writable"] != true {
         bail!("only the platform appends to `{name}`");
     }
-    let text = entry["details"]["text"].as_str().context("the node does not say how the topic is declared")?;
+    let text = entry["details"]["text"]
+        .as_str()
+        .context("the node does not say how the topic is declared")?;
     let file = SourceFile::new(format!("{name} of the node"), text);
     match parse_topic(&file) {
         Ok(topic) => Ok(Arc::new(topic)),
@@ -168,10 +181,8 @@ impl Sender<'_> {
     }
 
     async fn send_bad(&mut self, rows: Vec<RejectedRow>) -> Result<()> {
-        let lines: Vec<Json> = rows
-            .iter()
-            .map(|row| json!({ "text": row.row, "reasons": row.reasons }))
-            .collect();
+        let lines: Vec<Json> =
+            rows.iter().map(|row| json!({ "text": row.row, "reasons": row.reasons })).collect();
         let body = json!({
             "topic": self.topic.schema.name,
             "producer": self.producer,
@@ -182,7 +193,8 @@ impl Sender<'_> {
         self.outcome.t = answer["t"].as_u64().unwrap_or(self.outcome.t);
         self.outcome.rejected += answer["rejected"].as_u64().unwrap_or_default();
         for (row, rejected) in (self.sequence..).zip(&rows) {
-            let reasons: Vec<_> = rejected.reasons.iter().map(|reason| reason.text.as_str()).collect();
+            let reasons: Vec<_> =
+                rejected.reasons.iter().map(|reason| reason.text.as_str()).collect();
             self.note(row, reasons.join("; "));
         }
         self.sequence += rows.len() as u64;

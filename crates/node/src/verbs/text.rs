@@ -2,6 +2,7 @@
 //!
 //! Pure; knows no verb.
 
+pub use crate::json::{batch_json, time, value_json};
 use anyhow::{Context, bail};
 use arrow::array::{Array, ArrayRef, StringArray};
 use arrow::compute::cast;
@@ -10,7 +11,6 @@ use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-pub use crate::json::{batch_json, time, value_json};
 use falaj_event::LogTime;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::sync::Arc;
@@ -49,8 +49,13 @@ pub fn keys(texts: &[String], key: &[Arc<Field>]) -> anyhow::Result<RecordBatch>
         }
         for (field, column) in key.iter().zip(&mut columns) {
             let value = given.iter().find(|(name, _)| name == field.name());
-            let (_, value) = value
-                .with_context(|| format!("--key {text}: column `{}` is missing (the key has the columns `{}`)", field.name(), names()))?;
+            let (_, value) = value.with_context(|| {
+                format!(
+                    "--key {text}: column `{}` is missing (the key has the columns `{}`)",
+                    field.name(),
+                    names()
+                )
+            })?;
             column.push((*value).to_owned());
         }
     }
@@ -67,7 +72,12 @@ fn typed(field: &Field, values: Vec<String>) -> anyhow::Result<ArrayRef> {
     let text: ArrayRef = Arc::new(StringArray::from(values.clone()));
     let typed = cast(&text, field.data_type())?;
     if let Some(row) = (0..typed.len()).find(|row| typed.is_null(*row)) {
-        bail!("--key: `{}` is not a {} (column `{}`)", values[row], field.data_type(), field.name());
+        bail!(
+            "--key: `{}` is not a {} (column `{}`)",
+            values[row],
+            field.data_type(),
+            field.name()
+        );
     }
     Ok(typed)
 }
@@ -139,7 +149,8 @@ pub fn batch_table(batch: &RecordBatch) -> anyhow::Result<Table> {
         table.add_row(formatters.iter().map(|formatter| formatter.value(row).to_string()));
     }
     for (index, field) in schema.fields().iter().enumerate() {
-        let numeric = field.data_type().is_numeric() && !matches!(field.data_type(), DataType::Null);
+        let numeric =
+            field.data_type().is_numeric() && !matches!(field.data_type(), DataType::Null);
         if let Some(column) = table.column_mut(index).filter(|_| numeric) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -169,7 +180,12 @@ mod tests {
         let batch = keys(&["n=4,customer=C1".into(), "customer=C2,n=-1".into()], &fields).unwrap();
         assert_eq!(batch.num_rows(), 2);
         assert_eq!(batch.schema().field(1).data_type(), &DataType::Int32);
-        for (text, part) in [("n=4", "the key has"), ("n=x,customer=a", "`x` is not"), ("n,customer=a", "`n` is not"), ("m=1,customer=a", "`n` is missing")] {
+        for (text, part) in [
+            ("n=4", "the key has"),
+            ("n=x,customer=a", "`x` is not"),
+            ("n,customer=a", "`n` is not"),
+            ("m=1,customer=a", "`n` is missing"),
+        ] {
             let error = keys(&[text.into()], &fields).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }

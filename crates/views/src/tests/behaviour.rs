@@ -32,9 +32,7 @@ fn the_stored_bytes_are_the_documented_ones() {
     // Key 2 is an int64: tag 03 and the sign-flipped integer; its hash ends in the partition.
     let two = [3, 0x80, 0, 0, 0, 0, 0, 0, 2];
     let four = [3, 0x80, 0, 0, 0, 0, 0, 0, 4];
-    let name = |key: &[u8]| {
-        [&[falaj_event::logical_partition(key)][..], &[1; 8], key].concat()
-    };
+    let name = |key: &[u8]| [&[falaj_event::logical_partition(key)][..], &[1; 8], key].concat();
     // Latest event time 3 - 1000, then uint64 3 (tag 04) and the string "xxx" (tag 08).
     let row = [
         &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfc, 0x1b][..],
@@ -100,8 +98,7 @@ fn replayed_rows_are_skipped_and_missing_checkpoints_are_applied() {
     let mut replayed = epoch(0, 10, &[(0, 1, Some(77))]);
     replayed.checkpoint = Some(vec![state(1, Some(1))]);
     let reached = store.apply(&replayed).unwrap();
-    let expected =
-        StoreProgress { rows: Some(progress(1, 20)), operator: Some(progress(0, 10)) };
+    let expected = StoreProgress { rows: Some(progress(1, 20)), operator: Some(progress(0, 10)) };
     assert_eq!(reached, expected);
     replayed.checkpoint = Some(vec![state(1, Some(999))]);
     store.apply(&replayed).unwrap();
@@ -149,7 +146,10 @@ fn other_definitions_formats_and_layouts_ask_for_a_rebuild() {
     foreign.create_if_missing(true);
     ViewStore::destroy(&path).unwrap();
     assert!(!path.exists());
-    rocksdb::DB::open_cf(&foreign, &path, ["default"]).unwrap().create_cf("tiles", &foreign).unwrap();
+    rocksdb::DB::open_cf(&foreign, &path, ["default"])
+        .unwrap()
+        .create_cf("tiles", &foreign)
+        .unwrap();
     let reason = rebuild_reason(&path, &metas(), PLAN);
     assert_eq!(reason, Some(RebuildReason::Format { found: None }));
 }
@@ -159,7 +159,10 @@ fn a_second_handle_and_duplicate_views_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path(), &small());
     let second = ViewStore::open(directory.path(), &small(), &metas(), PLAN).unwrap_err();
-    assert!(matches!(&second, ViewError::Locked { path, .. } if path == directory.path()), "{second}");
+    assert!(
+        matches!(&second, ViewError::Locked { path, .. } if path == directory.path()),
+        "{second}"
+    );
     assert!(matches!(ViewStore::destroy(directory.path()), Err(ViewError::Locked { .. })));
     drop(store);
     let mut twice = metas();
@@ -178,13 +181,16 @@ fn readers_wait_for_their_writes_until_the_deadline() {
     let watch = store.watch(move |at| sink.lock().unwrap().push(at));
     let soon = Instant::now() + Duration::from_millis(20);
     let late = store.wait_for(LogTime(11), soon).unwrap_err();
-    assert!(matches!(late, ViewError::NotYet { asked: LogTime(11), progress: Some(at) } if at == progress(0, 10)));
+    assert!(
+        matches!(late, ViewError::NotYet { asked: LogTime(11), progress: Some(at) } if at == progress(0, 10))
+    );
     assert!(Instant::now() >= soon);
     assert_eq!(store.wait_for(LogTime(10), soon).unwrap(), progress(0, 10));
     let waiter = {
         let store = Arc::clone(&store);
         std::thread::spawn(move || {
-            let reached = store.wait_for(LogTime(21), Instant::now() + Duration::from_secs(60)).unwrap();
+            let reached =
+                store.wait_for(LogTime(21), Instant::now() + Duration::from_secs(60)).unwrap();
             // What is awaited is readable.
             (reached, store.snapshot().unwrap().get(view(0), &key(1)).unwrap().is_some())
         })
@@ -233,7 +239,9 @@ fn a_fold_in_parts_is_invisible_and_survives_a_crash() {
     let other = tempfile::tempdir().unwrap();
     let start = 500 * HOUR_US;
     let mut epochs: Vec<_> = (0..40)
-        .map(|n| epoch(n, start + n * HOUR_US, &[(0, n % 5, Some(n)), (0, 6, (n < 3).then_some(n))]))
+        .map(|n| {
+            epoch(n, start + n * HOUR_US, &[(0, n % 5, Some(n)), (0, 6, (n < 3).then_some(n))])
+        })
         .collect();
     epochs.push(epoch(40, start + 300 * HOUR_US, &[]));
     let reference = open(other.path(), &small());
@@ -318,10 +326,12 @@ fn a_flipped_byte_in_a_table_is_named_and_never_served() {
         let mut bad = good.clone();
         bad[20] ^= 0x10;
         std::fs::write(&table, &bad).unwrap();
-        let found = ViewStore::open(directory.path(), &small(), &metas(), PLAN)
-            .and_then(|opened| match opened {
-                crate::Opened::Ready(store) => store.digest(&mut |_| {}).map(|_| ()),
-                crate::Opened::Rebuild(reason) => panic!("{reason}"),
+        let found =
+            ViewStore::open(directory.path(), &small(), &metas(), PLAN).and_then(|opened| {
+                match opened {
+                    crate::Opened::Ready(store) => store.digest(&mut |_| {}).map(|_| ()),
+                    crate::Opened::Rebuild(reason) => panic!("{reason}"),
+                }
             });
         match found {
             Err(ViewError::Damaged { file, .. }) => {

@@ -74,7 +74,8 @@ fn epochs() -> impl Strategy<Value = Vec<EpochChanges>> {
         3 => HOUR_US / 5..HOUR_US * 2,
         1 => HOUR_US * 20..HOUR_US * 200,
     ];
-    let rows = prop::collection::vec((0_u8..3, 0_u64..7, prop::option::weighted(0.8, 0_u64..9999)), 0..12);
+    let rows =
+        prop::collection::vec((0_u8..3, 0_u64..7, prop::option::weighted(0.8, 0_u64..9999)), 0..12);
     let entries = prop::collection::btree_map(0_u64..9, prop::option::of(any::<u64>()), 0..5);
     prop::collection::vec((step, rows, entries), 1..40).prop_map(|parts| {
         let mut t = 500 * HOUR_US;

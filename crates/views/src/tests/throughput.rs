@@ -103,7 +103,12 @@ fn measure_reads(store: &ViewStore) {
         }
         times.sort_by(f64::total_cmp);
         let at = |part: f64| times[(part * (times.len() - 1) as f64) as usize];
-        println!("  {name}: p50 {:.1} us, p99 {:.1} us, {:.2} us per key", at(0.5), at(0.99), at(0.5) / per_call as f64);
+        println!(
+            "  {name}: p50 {:.1} us, p99 {:.1} us, {:.2} us per key",
+            at(0.5),
+            at(0.99),
+            at(0.5) / per_call as f64
+        );
     };
     timed("snapshot + get of 1", rounds, 1, &mut |n| {
         let snapshot = store.snapshot().unwrap();
@@ -132,7 +137,11 @@ fn measure_reads(store: &ViewStore) {
     let entries: u64 = digest.families.iter().map(|family| family.entries).sum();
     let bytes: u64 = digest.families.iter().map(|family| family.bytes).sum();
     let took = start.elapsed().as_secs_f64();
-    println!("  digest: {:.0} entries/s, {:.0} MB/s", entries as f64 / took, bytes as f64 / took / 1e6);
+    println!(
+        "  digest: {:.0} entries/s, {:.0} MB/s",
+        entries as f64 / took,
+        bytes as f64 / took / 1e6
+    );
 }
 
 #[test]
@@ -143,8 +152,10 @@ fn throughput() {
     let total = std::env::var("FALAJ_ROWS").map_or(1_000_000, |text| text.parse().unwrap());
     let memtables = std::env::var("FALAJ_MEMTABLES").unwrap_or("64".into());
     for megabytes in memtables.split(',') {
-        let options =
-            Options { memtable_bytes: megabytes.parse::<usize>().unwrap() << 20, ..Options::default() };
+        let options = Options {
+            memtable_bytes: megabytes.parse::<usize>().unwrap() << 20,
+            ..Options::default()
+        };
         let name = format!("memtables {megabytes} MiB");
         measure_writes(&name, 1_000, 1, total, &options);
         measure_writes(&name, 10_000, 1, total, &options);
