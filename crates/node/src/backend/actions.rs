@@ -17,9 +17,15 @@ use super::produce;
 use crate::core::Core;
 use crate::{audit, replay};
 
-/// Names of the actions.
-const NAMES: [&str; 6] =
-    ["audit_state", "audit_rebuild", "audit_log", "replay", "oracle", "reject"];
+/// Names of the actions and what they do.
+pub const ACTIONS: [(&str, &str); 6] = [
+    ("audit_state", "The digest of all state"),
+    ("audit_rebuild", "Rebuilds the state from the log beside the present one and compares them"),
+    ("audit_log", "Verifies every epoch: chain, blocks, event hashes and roots"),
+    ("replay", "Recomputes a key's row at an old T from raw events: {view, key (hex), at}"),
+    ("oracle", "A view's oracle SQL: {view, at}"),
+    ("reject", "Records lines that are no rows: {topic, producer, first_sequence, lines}"),
+];
 
 #[derive(Deserialize)]
 struct ReplayBody {
@@ -101,7 +107,7 @@ pub async fn run(
             .await
         }
         "reject" => reject(core, parse(name, body)?).await,
-        other => Err(BackendError::unknown("action", other, NAMES)),
+        other => Err(BackendError::unknown("action", other, ACTIONS.map(|(name, _)| name))),
     }
 }
 

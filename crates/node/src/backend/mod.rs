@@ -192,6 +192,10 @@ impl Backend for NodeBackend {
         Ok(topic::read_topic(&self.core.reader, request))
     }
 
+    fn actions(&self) -> Vec<(&'static str, &'static str)> {
+        actions::ACTIONS.to_vec()
+    }
+
     async fn action(
         &self,
         name: &str,

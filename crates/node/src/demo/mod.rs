@@ -131,8 +131,11 @@ fn report(
             println!(
                 "\nGo on with the data in {path}:\n\
                  \x20 falaj up --definitions {path}/definitions --data {path}/data --clock event\n\
-                 then, from Python (pip install pyarrow), with nothing of ours installed:\n\
-                 \x20 python tools/python/falaj_client.py --data {path}/data lookup customer_activity customer_id=CUS-000042"
+                 then, from Python, with nothing of ours installed (pip install pyarrow):\n\
+                 \x20 export FALAJ_URL=grpc+tls://127.0.0.1:8815 FALAJ_CA={path}/data/tls/ca.pem \
+                 FALAJ_TOKEN_FILE={path}/data/token\n\
+                 \x20 python3 tools/python/falaj_flight.py lookup customer_activity --keys \
+                 '{{\"customer_id\": [\"CUS-000042\"]}}'"
             );
         }
         None => println!(
