@@ -7,6 +7,9 @@
 //! A failure names the seed, the view, the epoch, the key and both values; `FALAJ_SEED=n` runs that
 //! seed alone and `FALAJ_SLOW=1` many more.
 
+/// Through a whole node.
+mod node;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;

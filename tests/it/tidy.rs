@@ -19,8 +19,9 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// The log's blocks are sealed by the vault and rooted by the proof crate: the two exceptions to
-/// "siblings are strangers" on the first level.
-const ALLOWED_SIBLINGS: &[(&str, &str)] = &[("falaj-log", "falaj-vault"), ("falaj-log", "falaj-proof")];
+/// "siblings are strangers" on the first level. The benches use the tests' temporary nodes.
+const ALLOWED_SIBLINGS: &[(&str, &str)] =
+    &[("falaj-log", "falaj-vault"), ("falaj-log", "falaj-proof"), ("falaj-benches", "falaj-tests")];
 
 /// A heavy dependency and the crates that may name it.
 const OWNERS: &[(&str, &[&str])] = &[
@@ -29,7 +30,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("differential-dataflow", &["falaj-dataflow", "falaj-benches"]),
     ("datafusion", &["falaj-definitions"]),
     ("tonic", &["falaj-gateway", "falaj-benches"]),
-    ("arrow-flight", &["falaj-gateway"]),
+    ("arrow-flight", &["falaj-gateway", "falaj-benches"]),
     ("rcgen", &["falaj-gateway"]),
     ("parquet", &["falaj-node"]),
     ("clap", &["falaj-node"]),
@@ -43,7 +44,8 @@ fn packages() -> BTreeMap<String, Vec<(String, String)>> {
         .current_dir(kit::root())
         .output()
         .expect("cargo metadata runs");
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    let metadata: Value =
+        serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
     let text = |value: &Value| value.as_str().unwrap_or("normal").to_owned();
     let dependencies = |package: &Value| {
         let list = package["dependencies"].as_array().expect("dependencies");
@@ -79,7 +81,8 @@ fn heavy_dependencies_have_their_owners() {
     let mut breaches = Vec::new();
     for (package, dependencies) in packages() {
         for (dependency, _) in dependencies {
-            let owners = OWNERS.iter().find(|(name, _)| *name == dependency).map(|(_, owners)| owners);
+            let owners =
+                OWNERS.iter().find(|(name, _)| *name == dependency).map(|(_, owners)| owners);
             if owners.is_some_and(|owners| !owners.contains(&package.as_str())) {
                 breaches.push(format!("{package} names {dependency}, which is not its to name"));
             }
@@ -98,7 +101,8 @@ fn manifests_take_versions_from_the_workspace() {
         let text = fs::read_to_string(&manifest).expect("a manifest is text");
         let dependencies = text.split("[").filter(|part| part.contains("dependencies]"));
         for line in dependencies.flat_map(str::lines).filter(|line| line.contains('=')) {
-            if !line.contains("workspace = true") && line.contains('"') && line.contains("version") {
+            if !line.contains("workspace = true") && line.contains('"') && line.contains("version")
+            {
                 breaches.push(format!("{}: {line}", manifest.display()));
             }
         }
@@ -131,7 +135,17 @@ fn every_source_file_keeps_the_habits() {
 #[test]
 fn one_version_of_the_heavy_libraries() {
     let lock = fs::read_to_string(kit::root().join("Cargo.lock")).expect("a lock file");
-    for name in ["arrow-array", "arrow-schema", "tonic", "prost", "rustls", "tokio", "object_store", "parquet", "ring"] {
+    for name in [
+        "arrow-array",
+        "arrow-schema",
+        "tonic",
+        "prost",
+        "rustls",
+        "tokio",
+        "object_store",
+        "parquet",
+        "ring",
+    ] {
         let needle = format!("name = \"{name}\"\n");
         assert!(lock.matches(&needle).count() <= 1, "more than one version of {name}");
     }
@@ -139,7 +153,9 @@ fn one_version_of_the_heavy_libraries() {
 
 fn is_test(path: &Path) -> bool {
     path.starts_with(kit::root().join("tests"))
-        || path.file_stem().is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"))
+        || path
+            .file_stem()
+            .is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"))
         || path.components().any(|part| part.as_os_str() == "tests")
 }
 

@@ -7,6 +7,7 @@ pub mod check;
 pub mod engine;
 pub mod generate;
 pub mod history;
+pub mod logged;
 pub mod node;
 pub mod oracle;
 pub mod random;

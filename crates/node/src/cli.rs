@@ -16,8 +16,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
         \x20 falaj check                     are the definitions right?\n\
         \x20 falaj up                        run a node on them\n\
         \x20 falaj produce payments x.csv    append events\n\
-        \x20 falaj features card_activity --key customer_id=C00042\n\
-        \x20 falaj replay card_activity --key customer_id=C00042 --at 1767225600000000"
+        \x20 falaj features customer_activity --key customer_id=CUS-000042\n\
+        \x20 falaj replay customer_activity --key customer_id=CUS-000042 --at 1767225600000000"
 )]
 pub struct Cli {
     /// Print one JSON document (or one JSON object per line) instead of tables.

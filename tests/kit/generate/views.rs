@@ -62,7 +62,7 @@ impl Draw {
             "s.amount", "s.amount", "s.units", "s.price", "s.score", "s.score", "s.ratio",
             "s.amount + s.units", "s.amount * 3 - 7", "s.price - 1.25", "abs(s.price)", "s.score * 2.5",
             "-s.score", "CAST(s.amount AS DOUBLE) / nullif(s.units, 0)",
-            "CASE WHEN s.paid THEN s.amount END", "CASE WHEN s.paid THEN s.score ELSE 0.0 END",
+            "CASE WHEN s.paid THEN s.amount END", "CASE WHEN s.paid THEN s.score ELSE 0.0e0 END",
             "coalesce(s.units, 0)", "CAST(s.units AS DOUBLE) * 0.1",
         ];
         if reach.shops {
