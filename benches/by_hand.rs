@@ -1,0 +1,177 @@
+//! The baseline of feature maintenance: the same five aggregates over the same three windows, written
+//! by hand for this one case: types, windows and functions known to the compiler, one thread, no
+//! dataflow, no exactness beyond integers, no late events, no checkpoints.
+//!
+//! Does not know the engine; what it computes is compared with the engine's rows.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use falaj_event::Value;
+use falaj_event::encoding::{encode_decimal, encode_f64, encode_int, encode_value};
+
+use crate::workload::WINDOWS;
+
+/// Count, sum, minimum and maximum of some values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    count: i64,
+    sum: i64,
+    min: i64,
+    max: i64,
+}
+
+const NONE: Totals = Totals { count: 0, sum: 0, min: i64::MAX, max: i64::MIN };
+
+impl Totals {
+    fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.sum += other.sum;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_int(self.count, out);
+        if self.count == 0 {
+            (0..4).for_each(|_| encode_value(&Value::Null, out));
+            return;
+        }
+        encode_decimal(i128::from(self.sum), 0, out);
+        encode_f64(self.sum as f64 / self.count as f64, out);
+        encode_int(self.min, out);
+        encode_int(self.max, out);
+    }
+}
+
+/// One changed row: a meter and its totals per window.
+pub type Row = (i64, [Totals; 3]);
+
+struct Meter {
+    tiles: [VecDeque<(u64, Totals)>; 3],
+    totals: [Totals; 3],
+    touched_at: u64,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self { tiles: Default::default(), totals: [NONE; 3], touched_at: 0 }
+    }
+}
+
+/// One multiplication: keys are small integers.
+#[derive(Default)]
+struct OneMultiplication(u64);
+
+impl Hasher for OneMultiplication {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_i64(&mut self, number: i64) {
+        self.write_u64(number.cast_unsigned());
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+}
+
+/// The whole state.
+#[derive(Default)]
+pub struct ByHand {
+    meters: HashMap<i64, Meter, BuildHasherDefault<OneMultiplication>>,
+    leaving: BTreeMap<u64, Vec<(i64, u8)>>,
+    touched: Vec<i64>,
+}
+
+impl ByHand {
+    /// Takes one epoch of events, dated in order and not after `t`, and gives the changed rows in
+    /// order of their key.
+    pub fn epoch(&mut self, t: u64, meters: &[i64], times: &[i64], values: &[i64]) -> Vec<Row> {
+        self.touched.clear();
+        self.expire(t);
+        for ((meter, time), value) in meters.iter().zip(times).zip(values) {
+            self.add(t, *meter, time.cast_unsigned(), *value);
+        }
+        self.touched.sort_unstable();
+        let meters = &self.meters;
+        self.touched.iter().filter_map(|id| Some((*id, meters.get(id)?.totals))).collect()
+    }
+
+    /// A meter's row, encoded as views store it.
+    pub fn encoded(row: &Row) -> Vec<u8> {
+        let mut out = Vec::with_capacity(200);
+        encode_int(row.0, &mut out);
+        row.1.iter().for_each(|totals| totals.encode(&mut out));
+        out
+    }
+
+    /// A meter's row now.
+    pub fn row(&self, meter: i64) -> Option<Row> {
+        self.meters.get(&meter).map(|state| (meter, state.totals))
+    }
+
+    fn expire(&mut self, t: u64) {
+        while let Some(entry) = self.leaving.first_entry().filter(|entry| *entry.key() <= t) {
+            for (id, window) in entry.remove() {
+                let window = usize::from(window);
+                let Some(meter) = self.meters.get_mut(&id) else { continue };
+                let (tiles, totals) = (&mut meter.tiles[window], &mut meter.totals[window]);
+                let mut again = false;
+                while let Some((tile, gone)) = tiles.front() {
+                    if leaves_at(*tile, window) > t {
+                        break;
+                    }
+                    totals.count -= gone.count;
+                    totals.sum -= gone.sum;
+                    again |= gone.min <= totals.min || gone.max >= totals.max;
+                    tiles.pop_front();
+                }
+                if again {
+                    let mut extremes = NONE;
+                    tiles.iter().for_each(|(_, tile)| extremes.add(tile));
+                    (totals.min, totals.max) = (extremes.min, extremes.max);
+                }
+                if meter.touched_at != t {
+                    meter.touched_at = t;
+                    self.touched.push(id);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, t: u64, id: i64, time: u64, value: i64) {
+        let meter = self.meters.entry(id).or_default();
+        let one = Totals { count: 1, sum: value, min: value, max: value };
+        for (window, (_, hop)) in WINDOWS.iter().enumerate() {
+            let tile = time / hop;
+            if leaves_at(tile, window) <= t {
+                continue;
+            }
+            match meter.tiles[window].back_mut() {
+                Some((last, totals)) if *last == tile => totals.add(&one),
+                _ => {
+                    meter.tiles[window].push_back((tile, one));
+                    let window_number = window.to_le_bytes()[0];
+                    let leaving = self.leaving.entry(leaves_at(tile, window)).or_default();
+                    leaving.push((id, window_number));
+                }
+            }
+            meter.totals[window].add(&one);
+        }
+        if meter.touched_at != t {
+            meter.touched_at = t;
+            self.touched.push(id);
+        }
+    }
+}
+
+fn leaves_at(tile: u64, window: usize) -> u64 {
+    let (length, hop) = WINDOWS[window];
+    (tile + 1) * hop + length
+}

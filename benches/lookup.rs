@@ -1,0 +1,186 @@
+//! Feature lookup on an open Flight stream, beside a bare gRPC echo.
+//!
+//! Measured: wall time from a batch of keys in the client to a decoded answer of 10 features per key,
+//! with one request under way, against a server that answers the same requests with the same bytes
+//! without reading them ([`harness::echo`]): same TLS, same settings, same client. A second baseline
+//! is the echo without any Arrow in the client. The three are asked in turns, so that whatever else
+//! the machine does touches all of them alike.
+//!
+//! Limit: two messages over a loopback TLS connection, that is, four wake-ups of a thread and four
+//! records sealed and opened; reading one key is a few microseconds beside that.
+//!
+//! Not measured: a network, many streams at once, views that change meanwhile, cold caches.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use arrow::array::RecordBatch;
+use arrow_flight::FlightData;
+use falaj_gateway::client::FeatureStream;
+use falaj_gateway::encode::IpcEncoder;
+use falaj_gateway::wire::{LookupOptions, ProduceOptions};
+use falaj_gateway::{Client, ConnectOptions};
+use falaj_node::serve::Node;
+use harness::Scale;
+use harness::echo::{Answers, BareStream, Echo};
+use harness::measure::Latencies;
+use harness::report::{Table, Target};
+use harness::workload::{self, SECOND_US, START_US, mix};
+
+const VIEW: &str = "card_features";
+const FEATURES: u64 = 10;
+const EVENTS_PER_CARD: u64 = 10;
+const EVENTS_PER_BATCH: u64 = 1_000;
+
+/// Puts some events behind every card, and waits until the view has them.
+async fn fill(client: &Client, cards: u64) -> Result<()> {
+    let time = |number: u64| START_US + number * SECOND_US / 100;
+    let starts = (0..EVENTS_PER_CARD * cards).step_by(EVENTS_PER_BATCH as usize);
+    let batches = starts
+        .map(|first| workload::payments(first, EVENTS_PER_BATCH, cards, time))
+        .collect::<Result<Vec<_>>>()?;
+    let acks = client.produce("payments", &batches, &ProduceOptions::default()).await?;
+    let newest = acks.last().and_then(|ack| ack.t).context("nothing was acknowledged")?;
+    let keys = workload::card_keys(0..1)?;
+    let options =
+        LookupOptions { min_t: Some(newest.0), timeout_ms: Some(300_000), ..Default::default() };
+    client.features(&[VIEW], &keys.schema()).await?.lookup(&keys, &options).await?;
+    Ok(())
+}
+
+/// What the three are asked through.
+struct Doors {
+    node: FeatureStream,
+    echo: FeatureStream,
+    bare: BareStream,
+}
+
+struct Connections<'a> {
+    client: &'a Client,
+    address: SocketAddr,
+    ca_pem: String,
+    token: String,
+    echo: Echo,
+    echo_client: Client,
+}
+
+impl<'a> Connections<'a> {
+    async fn open(node: &'a Node, client: &'a Client, folder: &std::path::Path) -> Result<Self> {
+        let echo = Echo::start(&folder.join("echo-tls")).await?;
+        let options = ConnectOptions::new(format!("https://{}", echo.address))
+            .ca_pem(echo.ca_pem.clone())
+            .token("none");
+        let data = &node.core().options.data;
+        Ok(Self {
+            client,
+            address: node.server().local_addr(),
+            ca_pem: std::fs::read_to_string(data.tls().join("ca.pem"))?,
+            token: std::fs::read_to_string(data.token())?.trim().to_owned(),
+            echo_client: Client::connect(&options).await?,
+            echo,
+        })
+    }
+
+    /// Streams on which `keys` are asked for; the echoes give what the node gives for them.
+    async fn doors(&self, keys: &RecordBatch) -> Result<Doors> {
+        let path = || vec!["features".to_owned(), VIEW.to_owned()];
+        let token = Some(self.token.as_str());
+        let (mut asked, schema) =
+            BareStream::open(self.address, &self.ca_pem, token, path(), keys).await?;
+        let batch = asked.ask(encoded(keys)?).await?;
+        self.echo.answer_with(Answers { schema, batch });
+        let (bare, _) =
+            BareStream::open(self.echo.address, &self.echo.ca_pem, None, path(), keys).await?;
+        Ok(Doors {
+            node: self.client.features(&[VIEW], &keys.schema()).await?,
+            echo: self.echo_client.features(&[VIEW], &keys.schema()).await?,
+            bare,
+        })
+    }
+}
+
+fn encoded(keys: &RecordBatch) -> Result<FlightData> {
+    Ok(IpcEncoder::new()?.batch(keys, Default::default())?)
+}
+
+struct Times {
+    node: Latencies,
+    echo: Latencies,
+    bare: Latencies,
+}
+
+async fn ask(doors: &mut Doors, requests: u64, keys_each: u64, cards: u64) -> Result<Times> {
+    let mut times =
+        Times { node: Latencies::new()?, echo: Latencies::new()?, bare: Latencies::new()? };
+    let options = LookupOptions::default();
+    let warm = requests / 10;
+    for request in 0..requests + warm {
+        // Numbers of events, so that every card has at least one.
+        let numbers = (0..keys_each)
+            .map(|n| mix((request * keys_each + n) % (EVENTS_PER_CARD * cards)) % cards);
+        let keys = workload::card_keys(numbers)?;
+        let message = encoded(&keys)?;
+        let started = Instant::now();
+        let answer = doors.node.lookup(&keys, &options).await?;
+        let node = started.elapsed();
+        ensure!(answer.batch.num_rows() as u64 == keys_each, "rows are missing");
+        let found = answer.counts.present + answer.counts.null;
+        ensure!(found == keys_each * FEATURES, "a card was not found: {:?}", answer.counts);
+        let started = Instant::now();
+        doors.echo.lookup(&keys, &options).await?;
+        let echo = started.elapsed();
+        let started = Instant::now();
+        std::hint::black_box(doors.bare.ask(message).await?);
+        let bare = started.elapsed();
+        if request >= warm {
+            times.node.record(node);
+            times.echo.record(echo);
+            times.bare.record(bare);
+        }
+    }
+    Ok(times)
+}
+
+fn report(table: &mut Table, name: &str, times: &Times, limit: f64) {
+    for (quantile, at) in [("p50", 0.5), ("p99", 0.99)] {
+        let label = format!("{name}, {quantile}");
+        let target = Target::AtMost(limit);
+        table.ratio(&label, times.node.at(at), times.echo.at(at), "s", target);
+        let label = format!("{name}, {quantile}, against the echo without Arrow");
+        table.ratio(&label, times.node.at(at), times.bare.at(at), "s", Target::Stated);
+    }
+}
+
+async fn run(scale: Scale) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let catalog = workload::payments_catalog(true)?;
+    let node = kit::node::start(&folder.path().join("node"), &catalog).await?;
+    let client = node.client().await?;
+    let cards = scale.size(10_000, 200);
+    fill(&client, cards).await?;
+    let connections = Connections::open(&node, &client, folder.path()).await?;
+    let mut table = Table::new("lookup: 10 features on an open stream", scale);
+    for (keys_each, requests, limit, name) in [
+        (1, scale.size(8_000, 20), 1.5, "10 features of 1 key"),
+        (100, scale.size(3_000, 10), 3.0, "10 features of 100 keys"),
+    ] {
+        let sample = workload::card_keys((0..keys_each).map(|n| mix(n) % cards))?;
+        let mut doors = connections.doors(&sample).await?;
+        let times = ask(&mut doors, requests, keys_each, cards).await?;
+        report(&mut table, name, &times, limit);
+    }
+    table.note(
+        "limit: a round trip of two messages over loopback TLS (four thread wake-ups, four records \
+         sealed and opened)",
+    );
+    table.print();
+    drop(connections);
+    drop(client);
+    node.stop().await
+}
+
+fn main() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(Scale::from_environment()))
+}
