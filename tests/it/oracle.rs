@@ -112,10 +112,10 @@ fn generated(seed: u64, count: usize, floats: Floats) -> Result<Generated> {
 fn run_generated(seed: u64, count: usize, floats: Floats, sample: Sample) -> Result<Tally> {
     let made = generated(seed, count, floats)?;
     let mut random = Random::new(seed);
-    let clock = if seed % 2 == 0 { Clock::Event } else { Clock::Wall };
+    let clock = if seed.is_multiple_of(2) { Clock::Event } else { Clock::Wall };
     let closes = closes(&mut random, &made.arrivals, 12, 1);
     let history = History::cut(&made.arrivals, &closes, clock);
-    let run = Run { workers: 1 + usize::from(seed % 3 == 0), ..Run::default() };
+    let run = Run { workers: 1 + usize::from(seed.is_multiple_of(3)), ..Run::default() };
     check(&made.catalog, &history, run, sample)
         .with_context(|| format!("seed {seed}, {clock:?} clock, views:\n{}", made.texts))
 }
