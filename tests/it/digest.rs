@@ -38,7 +38,7 @@ fn subject(seed: u64) -> (Arc<Catalog>, History) {
         let arrivals = arrivals::draw(&catalog, options).unwrap();
         (catalog, arrivals)
     };
-    let clock = if seed % 2 == 0 { Clock::Event } else { Clock::Wall };
+    let clock = if seed.is_multiple_of(2) { Clock::Event } else { Clock::Wall };
     let closes = closes(&mut random, &arrivals, 14, 1);
     (catalog, History::cut(&arrivals, &closes, clock))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
+    ArrayRef, AsArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Float64Type, Int64Type};
 use arrow::record_batch::RecordBatch;
@@ -48,6 +48,7 @@ description = "Whether the price went up."
 const VIEW: &str = "
 -- owner: tests
 -- description: The market as it was.
+-- retain: 4000 days
 CREATE VIEW market AS
 SELECT market,
        count(*)          OVER day  AS half_hours_24h,

@@ -64,7 +64,7 @@ struct LineReason {
 
 impl From<LineReason> for Reason {
     fn from(reason: LineReason) -> Self {
-        Self { code: reason.code, column: reason.column.map(Into::into), text: reason.text }
+        Self { code: reason.code, column: reason.column, text: reason.text }
     }
 }
 
@@ -79,7 +79,7 @@ pub async fn run(
     _identity: &Identity,
 ) -> Result<Json, BackendError> {
     match name {
-        "audit_state" => blocking(core, |core| audit::state(core)).await,
+        "audit_state" => blocking(core, audit::state).await,
         "audit_rebuild" => blocking(core, |core| audit::rebuild(core, &mut |_, _| {})).await,
         "audit_log" => blocking(core, |core| audit::log(core, &mut |_, _| {})).await,
         "replay" => {
