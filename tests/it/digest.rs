@@ -29,11 +29,13 @@ fn subject(seed: u64) -> (Arc<Catalog>, History) {
     let (catalog, arrivals) = if seed == 0 {
         let catalog = kit::node::own_catalog().unwrap();
         let base = SimulationOptions::default();
-        let options = SimulationOptions { payments: 900, days: 50, customers: 25, merchants: 12, ..base };
+        let options =
+            SimulationOptions { payments: 900, days: 50, customers: 25, merchants: 12, ..base };
         let arrivals = kit::simulated::arrivals(&catalog, options).unwrap();
         (catalog, arrivals)
     } else {
-        let catalog = kit::generate::catalog(&views::draw(seed, Taste { any_key_order: true })).unwrap();
+        let catalog =
+            kit::generate::catalog(&views::draw(seed, Taste { any_key_order: true })).unwrap();
         let options = Options { seed, count: 500, floats: Floats::Anything, distinct_times: false };
         let arrivals = arrivals::draw(&catalog, options).unwrap();
         (catalog, arrivals)
@@ -48,7 +50,12 @@ fn seeds() -> Vec<u64> {
     (0..if more { 60 } else { 4 }).collect()
 }
 
-fn built(catalog: &Arc<Catalog>, history: &History, run: Run, together: usize) -> (tempfile::TempDir, ViewStore) {
+fn built(
+    catalog: &Arc<Catalog>,
+    history: &History,
+    run: Run,
+    together: usize,
+) -> (tempfile::TempDir, ViewStore) {
     let folder = tempfile::tempdir().unwrap();
     let store = state::open(folder.path(), catalog, true).unwrap();
     state::advance(&store, catalog, history, run, together, history.epochs.len() as u64).unwrap();
@@ -62,7 +69,12 @@ fn digest(store: &ViewStore) -> Hash256 {
 fn same(store: &ViewStore, reference: &ViewStore, what: &str) {
     let comparison = reference.compare(store, 3).unwrap();
     let first: Vec<&str> = comparison.first.iter().map(|d| d.description.as_str()).collect();
-    assert!(comparison.is_equal(), "{what}: {} of {} entries differ: {first:#?}", comparison.differing, comparison.entries);
+    assert!(
+        comparison.is_equal(),
+        "{what}: {} of {} entries differ: {first:#?}",
+        comparison.differing,
+        comparison.entries
+    );
     assert_eq!(digest(store), digest(reference), "{what}");
 }
 
@@ -71,10 +83,14 @@ fn state_does_not_depend_on_workers_or_epochs_in_flight_or_per_write() {
     for seed in seeds() {
         let (catalog, history) = subject(seed);
         let (_folder, reference) = built(&catalog, &history, run(1, 1), 1);
-        assert!(state::digest(&reference).unwrap().families.iter().all(|family| family.entries > 0));
+        assert!(
+            state::digest(&reference).unwrap().families.iter().all(|family| family.entries > 0)
+        );
         for (workers, in_flight, together) in [(2, 1, 1), (1, 9, 4), (2, 33, 16), (3, 5, 1_000)] {
             let (_folder, store) = built(&catalog, &history, run(workers, in_flight), together);
-            let what = format!("seed {seed}, {workers} workers, {in_flight} in flight, {together} per write");
+            let what = format!(
+                "seed {seed}, {workers} workers, {in_flight} in flight, {together} per write"
+            );
             same(&store, &reference, &what);
         }
     }
@@ -161,7 +177,8 @@ fn a_read_as_of_any_time_gives_the_view_at_the_epoch_before_it() {
 /// Drops some closes, but never the last.
 fn coarser(random: &mut Random, closes: &[Close]) -> Vec<Close> {
     let last = closes.len() - 1;
-    let kept = |(index, close): (usize, &Close)| (index == last || random.chance(35)).then_some(*close);
+    let kept =
+        |(index, close): (usize, &Close)| (index == last || random.chance(35)).then_some(*close);
     closes.iter().enumerate().filter_map(kept).collect()
 }
 
@@ -171,7 +188,8 @@ fn other_epoch_cuts_give_equal_values_at_equal_times() {
     for seed in seeds {
         // Values are compared, so events must come in one order however they are cut: no two of
         // different keys share an event time, and order across keys is only asked of such views.
-        let catalog = kit::generate::catalog(&views::draw(seed, Taste { any_key_order: false })).unwrap();
+        let catalog =
+            kit::generate::catalog(&views::draw(seed, Taste { any_key_order: false })).unwrap();
         let options = Options { seed, count: 260, floats: Floats::Anything, distinct_times: true };
         let arrivals = arrivals::draw(&catalog, options).unwrap();
         let mut random = Random::new(seed);
@@ -190,14 +208,17 @@ fn other_epoch_cuts_give_equal_values_at_equal_times() {
         let mut fine_epochs = fine_changes.iter();
         for changes in &coarse_changes {
             coarse_contents.apply(changes);
-            while let Some(next) = fine_epochs.as_slice().first().filter(|next| next.t <= changes.t) {
+            while let Some(next) = fine_epochs.as_slice().first().filter(|next| next.t <= changes.t)
+            {
                 contents.apply(next);
                 fine_epochs.next();
             }
             for view in &catalog.views {
-                equal(&coarse_contents.of(view.id), &contents.of(view.id)).unwrap_or_else(|error| {
-                    panic!("seed {seed}, view {} at T {}: {error:?}", view.name, changes.t.0)
-                });
+                equal(&coarse_contents.of(view.id), &contents.of(view.id)).unwrap_or_else(
+                    |error| {
+                        panic!("seed {seed}, view {} at T {}: {error:?}", view.name, changes.t.0)
+                    },
+                );
             }
             equals_reference(&catalog, &coarse, changes.t, &coarse_contents).unwrap();
         }
@@ -212,6 +233,7 @@ fn cuts_are_made_of_events_in_one_order() {
     let options = Options { seed: 1, count: 300, floats: Floats::Everyday, distinct_times: true };
     let arrivals = arrivals::draw(&catalog, options).unwrap();
     let sales = arrivals.iter().filter(|arrival| arrival.topic.name == kit::generate::SALES);
-    let times: Vec<EventTime> = sales.map(|a| kit::history::event_time(&a.topic, &a.cells)).collect();
+    let times: Vec<EventTime> =
+        sales.map(|a| kit::history::event_time(&a.topic, &a.cells)).collect();
     assert_eq!(times.iter().collect::<BTreeSet<_>>().len(), times.len());
 }

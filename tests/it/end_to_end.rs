@@ -241,7 +241,7 @@ async fn a_topic_evolves_by_nullable_columns_only() {
     node.stop().await.unwrap();
 
     let wider = TOPIC.replace("name = \"orders\"", "name = \"orders\"\nversion = 2")
-        + "\n[[columns]]\nname = \"coupon\"\ntype = \"string\"\nnullable = true\nsince_version = 2\ndescription = \"Coupon.\"\n";
+        + "\n[[columns]]\nname = \"coupon\"\ntype = \"string\"\nnullable = true\nsince = 2\ndescription = \"Coupon.\"\n";
     let second =
         kit::node::catalog(&[("orders.toml", &wider), ("customer_orders.sql", VIEW)]).unwrap();
     let node = kit::node::start(folder.path(), &second).await.unwrap();

@@ -48,12 +48,7 @@ fn report(what: &str, tally: &[Tally]) {
 
 // ---- the views of the source tree ----
 
-fn simulated(
-    options: SimulationOptions,
-    clock: Clock,
-    most: u64,
-    sample: Sample,
-) -> Result<Tally> {
+fn simulated(options: SimulationOptions, clock: Clock, most: u64, sample: Sample) -> Result<Tally> {
     let catalog = kit::node::own_catalog()?;
     let seed = options.seed;
     let arrivals = kit::simulated::arrivals(&catalog, options)?;
@@ -84,8 +79,14 @@ fn own_views_equal_their_oracles_at_every_epoch() {
 #[test]
 fn own_views_equal_their_oracles_over_thousands_of_payments() {
     let base = SimulationOptions::default();
-    let options =
-        SimulationOptions { seed: 11, payments: 3_000, days: 6, customers: 60, merchants: 20, ..base };
+    let options = SimulationOptions {
+        seed: 11,
+        payments: 3_000,
+        days: 6,
+        customers: 60,
+        merchants: 20,
+        ..base
+    };
     let slow = kit::slow("own views at every epoch of a larger simulation");
     let every = if slow { 1 } else { 40 };
     let sample = Sample { reference: every.min(10), sql: every };
@@ -125,7 +126,8 @@ fn equal_at_every_epoch(seeds: &[u64]) {
     let tally: Vec<Tally> = seeds
         .iter()
         .map(|&seed| {
-            run_generated(seed, 130, Floats::Everyday, sample).unwrap_or_else(|error| panic!("{error:?}"))
+            run_generated(seed, 130, Floats::Everyday, sample)
+                .unwrap_or_else(|error| panic!("{error:?}"))
         })
         .collect();
     report("generated views", &tally);
@@ -147,7 +149,8 @@ fn floats_of_any_size_are_exact_and_rounded_once() {
     let tally: Vec<Tally> = seeds("strange floats", 2_000..2_040, 2_000)
         .into_iter()
         .map(|seed| {
-            run_generated(seed, 160, Floats::Anything, sample).unwrap_or_else(|error| panic!("{error:?}"))
+            run_generated(seed, 160, Floats::Anything, sample)
+                .unwrap_or_else(|error| panic!("{error:?}"))
         })
         .collect();
     report("views of strange floats", &tally);
@@ -158,9 +161,14 @@ fn floats_of_any_size_are_exact_and_rounded_once() {
 #[test]
 fn a_row_that_is_wrong_is_found() {
     let made = generated(4, 60, Floats::Everyday).unwrap();
-    let history = History::cut(&made.arrivals, &closes(&mut Random::new(4), &made.arrivals, 12, 1), Clock::Wall);
+    let history = History::cut(
+        &made.arrivals,
+        &closes(&mut Random::new(4), &made.arrivals, 12, 1),
+        Clock::Wall,
+    );
     let right = changes(&made.catalog.views, &history, Run::default()).unwrap();
-    let sets = |changes: &EpochChanges| changes.rows.last().is_some_and(|change| change.row.is_some());
+    let sets =
+        |changes: &EpochChanges| changes.rows.last().is_some_and(|change| change.row.is_some());
     let last = right.iter().rposition(sets).unwrap();
     let by_reference = Sample { reference: 1, sql: 0 };
     let by_sql = Sample { reference: 0, sql: 1 };
@@ -188,7 +196,9 @@ fn a_row_that_is_wrong_is_found() {
     // A counter that is one too high, at the end of every row of the view that others read.
     let below = made.catalog.view("below").unwrap();
     let mut more = right.clone();
-    for row in more.iter_mut().flat_map(|changes| &mut changes.rows).filter(|row| row.view == below.id) {
+    for row in
+        more.iter_mut().flat_map(|changes| &mut changes.rows).filter(|row| row.view == below.id)
+    {
         let Some(row) = row.row.as_mut() else { continue };
         let mut cells = decode_row(&row.columns).unwrap();
         let count = below.output.iter().position(|column| column.name == "n").unwrap();
@@ -232,7 +242,8 @@ fn a_view_right_after_an_event_is_that_events_row_of_the_plain_select() {
     arrivals.retain(|arrival| arrival.topic.name == kit::generate::SALES);
     for (index, arrival) in arrivals.iter_mut().enumerate() {
         let column = arrival.topic.event_time;
-        arrival.cells[column] = Value::Timestamp(arrival.at + i64::try_from(index).unwrap() * SECOND);
+        arrival.cells[column] =
+            Value::Timestamp(arrival.at + i64::try_from(index).unwrap() * SECOND);
     }
     let mut one_each = Random::new(5);
     let history = History::cut(&arrivals, &closes(&mut one_each, &arrivals, 1, 0), Clock::Event);
@@ -257,7 +268,9 @@ fn a_view_right_after_an_event_is_that_events_row_of_the_plain_select() {
         }
     }
     let mut contents = Contents::default();
-    for (epoch, changes) in history.epochs.iter().zip(changes(&catalog.views, &history, Run::default()).unwrap()) {
+    for (epoch, changes) in
+        history.epochs.iter().zip(changes(&catalog.views, &history, Run::default()).unwrap())
+    {
         contents.apply(&changes);
         let event = &epoch.events[0];
         assert_eq!(epoch.t, LogTime(u64::try_from(event.order.event_time).unwrap()));
@@ -270,7 +283,11 @@ fn a_view_right_after_an_event_is_that_events_row_of_the_plain_select() {
                 (Value::Float64(a), Value::Float64(b)) => (a - b).abs() <= 1e-9 * a.abs().max(1.0),
                 _ => found == expected,
             };
-            assert!(close, "{} after epoch {}: {found:?}, {expected:?} in plain SQL", column.name, epoch.number);
+            assert!(
+                close,
+                "{} after epoch {}: {found:?}, {expected:?} in plain SQL",
+                column.name, epoch.number
+            );
         }
     }
 }

@@ -50,7 +50,13 @@ const ACCOUNTS_COLUMNS: Columns = &[
     ("allowance", "decimal(10,2)?"),
 ];
 
-fn declaration(name: &str, columns: Columns, key: &str, event_time: &str, partitions: u32) -> String {
+fn declaration(
+    name: &str,
+    columns: Columns,
+    key: &str,
+    event_time: &str,
+    partitions: u32,
+) -> String {
     let (kind, key_field) = if name == SALES { ("event", "key") } else { ("table", "primary_key") };
     let mut text = format!(
         "name = \"{name}\"\nkind = \"{kind}\"\ndescription = \"Generated.\"\n{key_field} = [\"{key}\"]\n\
@@ -82,7 +88,8 @@ pub fn catalog(views: &[(String, String)]) -> Result<Arc<Catalog>> {
         .zip(topics.iter().map(String::as_str))
         .chain(views.iter().map(|(name, text)| (format!("{name}.sql"), text.as_str())))
         .collect();
-    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), *text)).collect();
+    let files: Vec<(&str, &str)> =
+        files.iter().map(|(name, text)| (name.as_str(), *text)).collect();
     node::catalog(&files)
 }
 

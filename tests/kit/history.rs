@@ -113,7 +113,8 @@ impl History {
             let part = &arrivals[from..close.arrivals];
             from = close.arrivals;
             let previous = epochs.last().map(|epoch| epoch.t.0);
-            let greatest = part.iter().map(|arrival| event_time(&arrival.topic, &arrival.cells)).max();
+            let greatest =
+                part.iter().map(|arrival| event_time(&arrival.topic, &arrival.cells)).max();
             let wanted = match clock {
                 Clock::Wall => close.wall,
                 Clock::Event => match greatest {

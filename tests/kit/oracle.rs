@@ -37,7 +37,8 @@ impl SqlOracle {
     /// # Errors
     /// When no runtime starts.
     pub fn new(catalog: &Arc<Catalog>, history: &History) -> Result<Self> {
-        let texts = catalog.definitions.iter().map(|d| (d.name.clone(), d.text.to_string())).collect();
+        let texts =
+            catalog.definitions.iter().map(|d| (d.name.clone(), d.text.to_string())).collect();
         let own = catalog.topics.iter().filter(|topic| !topic.schema.name.contains('.'));
         let tables = own.map(|topic| (topic.schema.name.clone(), history.exported(&topic.schema)));
         Ok(Self {
@@ -70,7 +71,10 @@ impl SqlOracle {
 
     fn compare(&self, view: &ViewPlan, made: &oracle::Oracle, found: &Rows) -> Result<()> {
         let names = view.output.iter().map(|column| &column.name);
-        ensure!(names.eq(made.columns.iter().map(|(name, _)| name)), "other columns than the view's");
+        ensure!(
+            names.eq(made.columns.iter().map(|(name, _)| name)),
+            "other columns than the view's"
+        );
         let expected = table(view, &self.query(&made.sql)?)?;
         let found = decoded(view, found)?;
         for (key, expected) in &expected {
@@ -81,7 +85,9 @@ impl SqlOracle {
                 let (found, expected) = (&found[index], &expected[index]);
                 if !agrees(found, expected, *comparison) {
                     let key = decode_row(key)?;
-                    bail!("column `{name}` of key {key:?}: the view has {found:?}, its oracle {expected:?} ({comparison:?})");
+                    bail!(
+                        "column `{name}` of key {key:?}: the view has {found:?}, its oracle {expected:?} ({comparison:?})"
+                    );
                 }
             }
         }
@@ -102,7 +108,8 @@ fn table(view: &ViewPlan, batches: &[RecordBatch]) -> Result<Table> {
                 .with_context(|| format!("column `{}` of the oracle", column.name))?;
             arrays.push(cast);
         }
-        let cells = arrays.iter().map(|array| Cells::new(array.as_ref())).collect::<Result<Vec<_>, _>>()?;
+        let cells =
+            arrays.iter().map(|array| Cells::new(array.as_ref())).collect::<Result<Vec<_>, _>>()?;
         for row in 0..batch.num_rows() {
             let values: Vec<Value> = cells.iter().map(|cells| cells.value(row)).collect();
             let key = encode_row(view.output_key.iter().map(|&column| &values[column]));
@@ -152,7 +159,8 @@ fn agrees(found: &Value, expected: &Value, comparison: Comparison) -> bool {
         Comparison::Numeric(relative) => match (found, expected) {
             (Value::List(found), Value::List(expected)) => {
                 let pairs = found.iter().zip(expected.iter());
-                found.len() == expected.len() && pairs.into_iter().all(|(a, b)| agrees(a, b, comparison))
+                found.len() == expected.len()
+                    && pairs.into_iter().all(|(a, b)| agrees(a, b, comparison))
             }
             _ => match (number(found), number(expected)) {
                 (Some((a, unit)), Some((b, _))) => near(a, b, relative, unit),

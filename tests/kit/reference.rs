@@ -31,7 +31,10 @@ type Sourced = (EventOrder, Vec<Value>);
 /// The rows of `plan` at `t`, from all events of epochs with `T <= t`.
 pub fn rows(plan: &ViewPlan, events: &[&Event], t: LogTime) -> Rows {
     let found = view(plan, events, t);
-    found.into_iter().map(|(key, (order, cells))| (key, (order.event_time, encode_row(&cells)))).collect()
+    found
+        .into_iter()
+        .map(|(key, (order, cells))| (key, (order.event_time, encode_row(&cells))))
+        .collect()
 }
 
 fn view(plan: &ViewPlan, events: &[&Event], t: LogTime) -> BTreeMap<Vec<u8>, Sourced> {
@@ -82,13 +85,17 @@ fn result(plan: &ViewPlan, group: &[Sourced], now: i64) -> Option<Sourced> {
     let Shape::Keyed { bare, aggregates } = &plan.shape else {
         return Some((*latest, cells.clone()));
     };
-    let mut row: Vec<Value> = plan.key.iter().chain(bare).map(|&column| cells[column].clone()).collect();
+    let mut row: Vec<Value> =
+        plan.key.iter().chain(bare).map(|&column| cells[column].clone()).collect();
     for call in aggregates {
         let framed: Vec<&Vec<Value>> = match call.frame {
             Frame::Lifetime => group.iter().map(|(_, cells)| cells).collect(),
             Frame::Rows { preceding } => {
                 let counted = usize::try_from(preceding).unwrap_or(usize::MAX).saturating_add(1);
-                group[group.len().saturating_sub(counted)..].iter().map(|(_, cells)| cells).collect()
+                group[group.len().saturating_sub(counted)..]
+                    .iter()
+                    .map(|(_, cells)| cells)
+                    .collect()
             }
             Frame::Range { preceding_us, hop_us } => {
                 let hop = i128::from(hop_us);
@@ -179,5 +186,7 @@ fn evaluate(program: &Program, rows: &[Vec<Value>]) -> Vec<Vec<Value>> {
         Some(mask) if mask.is_valid(row) && mask.value(row) => Value::Error,
         _ => columns[column].value(row),
     };
-    (0..rows.len()).map(|row| (0..columns.len()).map(|column| cell(column, row)).collect()).collect()
+    (0..rows.len())
+        .map(|row| (0..columns.len()).map(|column| cell(column, row)).collect())
+        .collect()
 }

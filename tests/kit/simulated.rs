@@ -48,7 +48,8 @@ pub fn arrivals(catalog: &Catalog, options: SimulationOptions) -> Result<Vec<Arr
 /// Rows as the log stores them: pii columns are bytes that nobody reads.
 fn rows(topic: &TopicSchema, happenings: &[&Happening]) -> Result<Vec<Vec<Value>>> {
     let batch = batch(&topic.arrow_schema(), happenings)?;
-    let columns = batch.columns().iter().map(|c| Cells::new(c.as_ref())).collect::<Result<Vec<_>, _>>()?;
+    let columns =
+        batch.columns().iter().map(|c| Cells::new(c.as_ref())).collect::<Result<Vec<_>, _>>()?;
     let stored = |column: usize, value: Value| match (topic.columns[column].pii, value) {
         (true, Value::String(text)) => Value::Binary(text.as_bytes().into()),
         (_, value) => value,

@@ -83,5 +83,8 @@ pub fn digest(store: &ViewStore) -> Result<StateDigest> {
 /// When they cannot be read.
 pub fn rows(store: &ViewStore, view: ViewId, as_of: Option<LogTime>) -> Result<Rows> {
     let rows = store.snapshot()?.scan(view, as_of, None, usize::MAX)?;
-    Ok(rows.into_iter().map(|row| (row.key, (row.row.latest_event_time, row.row.columns))).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.key, (row.row.latest_event_time, row.row.columns)))
+        .collect())
 }

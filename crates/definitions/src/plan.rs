@@ -237,9 +237,12 @@ impl AggregateFunction {
             | Self::ApproxQuantile(_)
             | Self::BoolAnd
             | Self::BoolOr => CostClass::Accumulable,
-            Self::Min | Self::Max | Self::First | Self::Last | Self::TopN(_) | Self::ApproxDistinct => {
-                CostClass::Hierarchical
-            }
+            Self::Min
+            | Self::Max
+            | Self::First
+            | Self::Last
+            | Self::TopN(_)
+            | Self::ApproxDistinct => CostClass::Hierarchical,
             Self::LastN(_) => CostClass::Basic,
         }
     }

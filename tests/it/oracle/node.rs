@@ -54,7 +54,8 @@ fn compare(core: &Core, every: u64) -> (u64, u64) {
     let sql = SqlOracle::new(&core.catalog, &history).unwrap();
     let last = history.epochs.len() as u64 - 1;
     let (mut rows, mut queries) = (0, 0);
-    for epoch in history.epochs.iter().filter(|epoch| epoch.number % 4 == 0 || epoch.number == last) {
+    for epoch in history.epochs.iter().filter(|epoch| epoch.number % 4 == 0 || epoch.number == last)
+    {
         let events = history.until(epoch.t);
         for view in &core.catalog.views {
             if core.store.snapshot().unwrap().oldest(view.id).unwrap() > epoch.t {
@@ -62,8 +63,9 @@ fn compare(core: &Core, every: u64) -> (u64, u64) {
             }
             let found = state::rows(&core.store, view.id, Some(epoch.t)).unwrap();
             let expected = kit::reference::rows(view, &events, epoch.t);
-            equal(&found, &expected)
-                .unwrap_or_else(|error| panic!("{} at epoch {}: {error:?}", view.name, epoch.number));
+            equal(&found, &expected).unwrap_or_else(|error| {
+                panic!("{} at epoch {}: {error:?}", view.name, epoch.number)
+            });
             rows += found.len() as u64;
             if epoch.number % every == 0 {
                 sql.check(view, epoch.t, &found).unwrap_or_else(|error| panic!("{error:?}"));
@@ -104,7 +106,10 @@ async fn caught_up(node: &Node) {
     let t = node.core().log.tail().unwrap().record.t;
     let store = Arc::clone(&node.core().store);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    tokio::task::spawn_blocking(move || store.wait_for(t, deadline).map(drop)).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || store.wait_for(t, deadline).map(drop))
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,8 +117,14 @@ async fn a_nodes_views_equal_their_oracles_and_its_log_has_one_state() {
     let folder = tempfile::tempdir().unwrap();
     let catalog = kit::node::own_catalog().unwrap();
     let base = SimulationOptions::default();
-    let simulation =
-        SimulationOptions { seed: 3, payments: 700, days: 20, customers: 40, merchants: 12, ..base };
+    let simulation = SimulationOptions {
+        seed: 3,
+        payments: 700,
+        days: 20,
+        customers: 40,
+        merchants: 12,
+        ..base
+    };
     let happenings = Simulation::new(simulation).happenings();
     let flawed = |h: &&Happening| matches!(h, Happening::Payment(p) if p.flaw.is_some());
     let flawed = happenings.iter().filter(flawed).count() as u64;

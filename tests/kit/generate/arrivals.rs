@@ -113,7 +113,8 @@ impl Draw {
             17 => self.random.between(0, 290),
             _ => {
                 let times = self.arrivals.iter().rev().take(12);
-                let times: Vec<i64> = times.map(|a| crate::history::event_time(&a.topic, &a.cells)).collect();
+                let times: Vec<i64> =
+                    times.map(|a| crate::history::event_time(&a.topic, &a.cells)).collect();
                 return if times.is_empty() { self.now } else { *self.random.pick(&times) };
             }
         };
@@ -145,7 +146,17 @@ impl Draw {
         let ratio = Value::Float32(self.float() as f32);
         let at = Value::Timestamp(self.time());
         let cells = vec![
-            text(account), at, shop, text(region), Value::Int(amount), units, price, score, ratio, paid, due,
+            text(account),
+            at,
+            shop,
+            text(region),
+            Value::Int(amount),
+            units,
+            price,
+            score,
+            ratio,
+            paid,
+            due,
         ];
         let topic = Arc::clone(&self.sales);
         self.push(&topic, Op::Insert, cells);
@@ -189,8 +200,13 @@ impl Draw {
         }
         let random = &mut self.random;
         if name == SHOPS {
-            let tier = if random.chance(15) { Value::Null } else { text(*random.pick(&["gold", "silver", "lead"])) };
-            let ceiling = if random.chance(20) { Value::Null } else { Value::Int(random.between(0, 60)) };
+            let tier = if random.chance(15) {
+                Value::Null
+            } else {
+                text(*random.pick(&["gold", "silver", "lead"]))
+            };
+            let ceiling =
+                if random.chance(20) { Value::Null } else { Value::Int(random.between(0, 60)) };
             cells.extend([tier, ceiling, Value::Float64(self.float())]);
         } else {
             let segment = text(*random.pick(&["small", "large"]));
@@ -215,8 +231,20 @@ impl Draw {
             return everyday;
         }
         const STRANGE: [f64; 14] = [
-            0.0, -0.0, f64::MIN_POSITIVE, -5e-324, 5e-324, f64::MAX, -f64::MAX, 1e300, -1e300, 1e-300,
-            f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 9_007_199_254_740_993.0,
+            0.0,
+            -0.0,
+            f64::MIN_POSITIVE,
+            -5e-324,
+            5e-324,
+            f64::MAX,
+            -f64::MAX,
+            1e300,
+            -1e300,
+            1e-300,
+            f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            9_007_199_254_740_993.0,
         ];
         match random.below(12) {
             0 => *random.pick(&STRANGE[..7]),

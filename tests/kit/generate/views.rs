@@ -47,10 +47,18 @@ struct Reach {
 }
 
 const LENGTHS: [&str; 9] = [
-    "1 second", "7 seconds", "30 seconds", "1 minute", "90 seconds", "5 minutes", "10 minutes", "1 hour",
+    "1 second",
+    "7 seconds",
+    "30 seconds",
+    "1 minute",
+    "90 seconds",
+    "5 minutes",
+    "10 minutes",
+    "1 hour",
     "2 hours 30 minutes",
 ];
-const HOPS: [&str; 6] = ["10 seconds", "7 seconds", "1 minute", "1 hour", "chronon", "1500 milliseconds"];
+const HOPS: [&str; 6] =
+    ["10 seconds", "7 seconds", "1 minute", "1 hour", "chronon", "1500 milliseconds"];
 
 impl Draw {
     fn pick(&mut self, choices: &[&str]) -> String {
@@ -59,14 +67,32 @@ impl Draw {
 
     fn number(&mut self, reach: Reach) -> String {
         let mut choices = vec![
-            "s.amount", "s.amount", "s.units", "s.price", "s.score", "s.score", "s.ratio",
-            "s.amount + s.units", "s.amount * 3 - 7", "s.price - 1.25", "abs(s.price)", "s.score * 2.5",
-            "-s.score", "CAST(s.amount AS DOUBLE) / nullif(s.units, 0)",
-            "CASE WHEN s.paid THEN s.amount END", "CASE WHEN s.paid THEN s.score ELSE 0.0e0 END",
-            "coalesce(s.units, 0)", "CAST(s.units AS DOUBLE) * 0.1",
+            "s.amount",
+            "s.amount",
+            "s.units",
+            "s.price",
+            "s.score",
+            "s.score",
+            "s.ratio",
+            "s.amount + s.units",
+            "s.amount * 3 - 7",
+            "s.price - 1.25",
+            "abs(s.price)",
+            "s.score * 2.5",
+            "-s.score",
+            "CAST(s.amount AS DOUBLE) / nullif(s.units, 0)",
+            "CASE WHEN s.paid THEN s.amount END",
+            "CASE WHEN s.paid THEN s.score ELSE 0.0e0 END",
+            "coalesce(s.units, 0)",
+            "CAST(s.units AS DOUBLE) * 0.1",
         ];
         if reach.shops {
-            choices.extend(["h.ceiling", "h.weight", "s.amount - h.ceiling", "coalesce(h.weight, s.score)"]);
+            choices.extend([
+                "h.ceiling",
+                "h.weight",
+                "s.amount - h.ceiling",
+                "coalesce(h.weight, s.score)",
+            ]);
         }
         if reach.accounts {
             choices.extend(["a.allowance", "s.price - a.allowance"]);
@@ -90,8 +116,16 @@ impl Draw {
     }
 
     fn counted_value(&mut self, reach: Reach) -> String {
-        let mut choices =
-            vec!["s.shop", "s.region", "s.units", "s.price", "s.score", "s.paid", "s.due", "s.amount % 7"];
+        let mut choices = vec![
+            "s.shop",
+            "s.region",
+            "s.units",
+            "s.price",
+            "s.score",
+            "s.paid",
+            "s.due",
+            "s.amount % 7",
+        ];
         if reach.shops {
             choices.push("h.tier");
         }
@@ -100,12 +134,26 @@ impl Draw {
 
     fn condition(&mut self, reach: Reach) -> String {
         let mut choices = vec![
-            "s.paid", "NOT s.paid", "s.amount > 0", "s.score < 0.5", "s.shop IS NOT NULL", "s.shop IS NULL",
-            "s.region = 'north'", "s.region <> 'north' AND s.amount >= 10", "s.units BETWEEN 2 AND 6",
-            "s.price > 100.50", "s.shop IN ('s0', 's1')", "s.due IS NULL OR s.paid",
+            "s.paid",
+            "NOT s.paid",
+            "s.amount > 0",
+            "s.score < 0.5",
+            "s.shop IS NOT NULL",
+            "s.shop IS NULL",
+            "s.region = 'north'",
+            "s.region <> 'north' AND s.amount >= 10",
+            "s.units BETWEEN 2 AND 6",
+            "s.price > 100.50",
+            "s.shop IN ('s0', 's1')",
+            "s.due IS NULL OR s.paid",
         ];
         if reach.shops {
-            choices.extend(["h.tier = 'gold'", "h.tier <> 'gold'", "h.shop IS NULL", "s.amount > h.ceiling"]);
+            choices.extend([
+                "h.tier = 'gold'",
+                "h.tier <> 'gold'",
+                "h.shop IS NULL",
+                "s.amount > h.ceiling",
+            ]);
         }
         if reach.accounts {
             choices.extend(["a.segment = 'large'", "s.price <= a.allowance"]);
@@ -128,7 +176,11 @@ impl Draw {
                 format!("{name}({})", self.number(reach))
             }
             12 => format!("approx_distinct({})", self.counted_value(reach)),
-            13 => format!("approx_quantile({}, {})", self.number(reach), self.pick(&["0.5", "0.0", "0.99"])),
+            13 => format!(
+                "approx_quantile({}, {})",
+                self.number(reach),
+                self.pick(&["0.5", "0.0", "0.99"])
+            ),
             14 => format!("bool_and({})", self.condition(reach)),
             15 => format!("bool_or({})", self.condition(reach)),
             16 | 17 => format!("top_n({}, {})", self.ordered_value(reach), self.pick(&["1", "3"])),
@@ -154,7 +206,8 @@ impl Draw {
             ),
             1 => format!("coalesce(sum(s.amount){over}, 0)"),
             2 => {
-                let other = if overs.is_empty() { String::new() } else { self.random.pick(overs).clone() };
+                let other =
+                    if overs.is_empty() { String::new() } else { self.random.pick(overs).clone() };
                 format!("count(*){over} - count(s.units){other}")
             }
             3 => format!("CASE WHEN count(*){over} > 3 THEN 'many' ELSE 'few' END"),
@@ -195,8 +248,13 @@ impl Draw {
     }
 
     fn keys(&mut self) -> &'static [&'static str] {
-        const KEYS: [&[&str]; 5] =
-            [&["s.account"], &["s.account"], &["s.region"], &["s.shop"], &["s.account", "s.region"]];
+        const KEYS: [&[&str]; 5] = [
+            &["s.account"],
+            &["s.account"],
+            &["s.region"],
+            &["s.shop"],
+            &["s.account", "s.region"],
+        ];
         let keys = *self.random.pick(&KEYS);
         self.ordered = self.taste.any_key_order || keys[0] == "s.account";
         keys
@@ -218,7 +276,10 @@ impl Draw {
                     " ORDER BY s.at RANGE BETWEEN INTERVAL '{}' PRECEDING AND CURRENT ROW",
                     self.random.pick(&LENGTHS)
                 ),
-                3 => format!(" ORDER BY s.at ROWS BETWEEN {} PRECEDING AND CURRENT ROW", self.random.below(6)),
+                3 => format!(
+                    " ORDER BY s.at ROWS BETWEEN {} PRECEDING AND CURRENT ROW",
+                    self.random.below(6)
+                ),
                 _ => String::new(),
             };
             windows.push(format!("w{index} AS (PARTITION BY {partition}{frame})"));
@@ -264,7 +325,10 @@ impl Draw {
             items.push(format!("{} AS c{index}", self.item(reach, &[])));
         }
         let having = match self.random.chance(35) {
-            true => format!("\nHAVING {}", self.pick(&["count(*) > 2", "max(s.amount) > 60", "bool_or(s.paid)"])),
+            true => format!(
+                "\nHAVING {}",
+                self.pick(&["count(*) > 2", "max(s.amount) > 60", "bool_or(s.paid)"])
+            ),
             false => String::new(),
         };
         let sql = format!(
@@ -279,9 +343,18 @@ impl Draw {
         let mut items = vec!["h.tier AS k".to_owned(), "count(*) AS n".to_owned()];
         for index in 0..3 + self.random.below(4) {
             let call = self.pick(&[
-                "sum(h.ceiling)", "avg(h.weight)", "min(h.weight)", "max(h.ceiling)", "stddev(h.weight)",
-                "count(DISTINCT h.ceiling)", "top_n(h.weight, 2)", "min(h.shop)", "max(h.changed_at)",
-                "bool_and(h.ceiling > 20)", "sum(h.weight)", "approx_quantile(h.ceiling, 0.5)",
+                "sum(h.ceiling)",
+                "avg(h.weight)",
+                "min(h.weight)",
+                "max(h.ceiling)",
+                "stddev(h.weight)",
+                "count(DISTINCT h.ceiling)",
+                "top_n(h.weight, 2)",
+                "min(h.shop)",
+                "max(h.changed_at)",
+                "bool_and(h.ceiling > 20)",
+                "sum(h.weight)",
+                "approx_quantile(h.ceiling, 0.5)",
             ]);
             items.push(format!("{call} AS c{index}"));
         }
@@ -289,7 +362,10 @@ impl Draw {
             items.push("last_value(h.shop) AS newest".to_owned());
             items.push("last_n(h.weight, 3) AS weights".to_owned());
         }
-        let sql = format!("CREATE VIEW {name} AS\nSELECT {}\nFROM shops AS h\nGROUP BY h.tier;\n", items.join(",\n    "));
+        let sql = format!(
+            "CREATE VIEW {name} AS\nSELECT {}\nFROM shops AS h\nGROUP BY h.tier;\n",
+            items.join(",\n    ")
+        );
         (name.to_owned(), sql)
     }
 
@@ -309,13 +385,16 @@ impl Draw {
         }
         let filter = if self.random.chance(50) { "\nWHERE v.n > 1" } else { "" };
         let items = items.join(",\n    ");
-        let sql = format!("CREATE VIEW {name} AS\nSELECT {items}\nFROM below AS v{join}{filter};\n");
+        let sql =
+            format!("CREATE VIEW {name} AS\nSELECT {items}\nFROM below AS v{join}{filter};\n");
         (name.to_owned(), sql)
     }
 
     fn groups_over_view(&mut self, name: &str) -> (String, String) {
         let having = if self.random.chance(30) { "\nHAVING count(*) > 1" } else { "" };
-        let sql = format!("CREATE VIEW {name} AS\nSELECT v.n, count(*) AS keys, sum(v.n) AS total, max(v.n) AS most\nFROM below AS v\nGROUP BY v.n{having};\n");
+        let sql = format!(
+            "CREATE VIEW {name} AS\nSELECT v.n, count(*) AS keys, sum(v.n) AS total, max(v.n) AS most\nFROM below AS v\nGROUP BY v.n{having};\n"
+        );
         (name.to_owned(), sql)
     }
 }

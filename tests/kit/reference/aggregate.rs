@@ -53,10 +53,12 @@ fn over(call: &AggregateCall, inputs: &[&Value]) -> Value {
     match call.function {
         F::Sum => quotient(call, inputs, 1),
         F::Avg => quotient(call, inputs, inputs.len()),
-        F::Variance { sample } => variance(inputs, sample).map_or(Value::Null, |exact| match exact {
-            Some(exact) => Value::Float64(exact::nearest(&exact)),
-            None => Value::Float64(f64::NAN),
-        }),
+        F::Variance { sample } => {
+            variance(inputs, sample).map_or(Value::Null, |exact| match exact {
+                Some(exact) => Value::Float64(exact::nearest(&exact)),
+                None => Value::Float64(f64::NAN),
+            })
+        }
         F::Stddev { sample } => variance(inputs, sample).map_or(Value::Null, |exact| match exact {
             Some(exact) => Value::Float64(exact::nearest_root(&exact)),
             None => Value::Float64(f64::NAN),

@@ -17,10 +17,9 @@ pub fn fraction(value: &Value) -> Option<BigRational> {
     match value {
         Value::Int(v) => Some(BigRational::from_integer(BigInt::from(*v))),
         Value::UInt(v) => Some(BigRational::from_integer(BigInt::from(*v))),
-        Value::Decimal(v, scale) => Some(BigRational::new(
-            BigInt::from(*v),
-            BigInt::from(10).pow(u32::from(*scale)),
-        )),
+        Value::Decimal(v, scale) => {
+            Some(BigRational::new(BigInt::from(*v), BigInt::from(10).pow(u32::from(*scale))))
+        }
         Value::Float32(v) => BigRational::from_float(f64::from(*v)),
         Value::Float64(v) => BigRational::from_float(*v),
         _ => None,

@@ -82,9 +82,11 @@ impl<'a> Calls<'a> {
         use AggregateFunction as F;
         match call.function {
             F::Avg | F::Variance { .. } | F::Stddev { .. } | F::ApproxQuantile(_) => true,
-            F::Sum | F::Min | F::Max | F::First | F::Last => call.argument.is_some_and(|argument| {
-                floats::is_float(argument, &|column| self.scope.is_float(column))
-            }),
+            F::Sum | F::Min | F::Max | F::First | F::Last => {
+                call.argument.is_some_and(|argument| {
+                    floats::is_float(argument, &|column| self.scope.is_float(column))
+                })
+            }
             _ => false,
         }
     }
@@ -92,7 +94,9 @@ impl<'a> Calls<'a> {
     /// Whether a name is that of a float column or of a call's result that is a float.
     fn is_float(&self, name: &ast::Expr) -> bool {
         let position = |name: &ast::Expr| match name {
-            ast::Expr::CompoundIdentifier(path) => path.last()?.value.strip_prefix("__a")?.parse().ok(),
+            ast::Expr::CompoundIdentifier(path) => {
+                path.last()?.value.strip_prefix("__a")?.parse().ok()
+            }
             _ => None,
         };
         let result: Option<usize> = position(name);
