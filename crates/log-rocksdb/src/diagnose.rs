@@ -51,6 +51,20 @@ pub(crate) fn first_damage(store: &Path) -> Option<Damage> {
     })
 }
 
+/// Damage of CURRENT or of the MANIFEST that it names which RocksDB must not be shown: a record of a
+/// type that is not written there keeps its reader from ever ending. A torn last record is none (a
+/// crash leaves it, and RocksDB drops it).
+pub(crate) fn unreadable_manifest(store: &Path) -> Option<Damage> {
+    if let Some(damage) = current(store) {
+        return Some(damage);
+    }
+    let name = std::fs::read_to_string(store.join("CURRENT")).ok()?;
+    let path = store.join(name.trim_end());
+    let bytes = std::fs::read(&path).ok()?;
+    let (at, why) = foreign_record(&bytes)?;
+    Some(Damage { place: format!("{}, byte {at}", path.display()), why: why.to_owned() })
+}
+
 /// The store as its MANIFEST describes it, for damage that no single file shows.
 pub(crate) fn described(store: &Path) -> String {
     let current = std::fs::read_to_string(store.join("CURRENT")).unwrap_or_default();
@@ -105,6 +119,33 @@ fn records(bytes: &[u8]) -> Option<(u64, &'static str)> {
     None
 }
 
+/// Full, first, middle and last: the types of records in files that are not recycled.
+const TYPES: std::ops::RangeInclusive<u8> = 1..=4;
+
+/// The offset of the first record of another type than [`TYPES`], up to the first damage of another
+/// kind.
+fn foreign_record(bytes: &[u8]) -> Option<(u64, &'static str)> {
+    for (index, block) in bytes.chunks(BLOCK_BYTES).enumerate() {
+        let mut at = 0;
+        while block.len() - at >= HEADER_BYTES {
+            let header = &block[at..at + HEADER_BYTES];
+            if block[at..].iter().all(|byte| *byte == 0) {
+                break;
+            }
+            if !TYPES.contains(&header[6]) {
+                let place = (index * BLOCK_BYTES + at) as u64;
+                return Some((place, "a record is of a type that is not written here"));
+            }
+            let length = usize::from(u16::from_le_bytes([header[4], header[5]]));
+            at += HEADER_BYTES + length;
+            if at > block.len() {
+                return None;
+            }
+        }
+    }
+    None
+}
+
 fn unmask(stored: u32) -> u32 {
     stored.wrapping_sub(0xa282_ead8).rotate_right(17)
 }
@@ -150,6 +191,17 @@ mod tests {
             flipped[at] ^= 1;
             assert_eq!(records(&flipped).unwrap().0, if at < 10 { 0 } else { 10 });
         }
+    }
+
+    #[test]
+    fn a_record_of_a_foreign_type_is_found_and_a_torn_one_is_not() {
+        let mut bytes = [record(b"one"), record(b"two")].concat();
+        assert_eq!(foreign_record(&bytes), None);
+        let second = record(b"one").len();
+        assert_eq!(foreign_record(&bytes[..second + 9]), None);
+        bytes[second..].fill(7);
+        let found = foreign_record(&bytes).unwrap();
+        assert_eq!(found.0, second as u64);
     }
 
     #[test]

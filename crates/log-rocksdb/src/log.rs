@@ -14,6 +14,7 @@ use falaj_log::{BlockId, BlockLocation, EpochEntry, Log, LogError, ProducerOutco
 use rocksdb::WriteBatch;
 
 use crate::check::{self, End, NextOffsets};
+use crate::diagnose;
 use crate::error::{StoreError, damaged, file};
 use crate::keys::{self, OffsetRow, ProducerRow};
 use crate::options::Options;
@@ -194,6 +195,9 @@ fn reopen(
     options: &Options,
 ) -> Result<(Store, Slots, End), LogError> {
     let mut slots = Slots::open(slots_path, options.fsync)?;
+    if let Some(damage) = diagnose::unreadable_manifest(store_path) {
+        return Err(damaged(damage.place, damage.why));
+    }
     let end = {
         let store = Store::read_only(store_path, options)?;
         check::check(&store, slots.newest(), options.verify)?

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail};
+use falaj_dataflow::EngineError;
 use falaj_definitions::catalog::{Catalog, DefinitionKind};
 use falaj_definitions::diagnostics::SourceFile;
 use falaj_definitions::evolution::compare;
@@ -112,7 +113,7 @@ impl Core {
         let doorkeeper = Doorkeeper::restore(&catalog, &reader)?;
         let sequencer = start_sequencer(&options, &catalog, &log, &vault, doorkeeper)?;
         declare(&declared, &catalog, &definitions_topic, &log, &sequencer)?;
-        let (store, reason) = open_store(data, &catalog)?;
+        let (store, pump, rebuilding) = open_views(&options, &catalog, &log, &reader)?;
         let checks = catalog
             .topics
             .iter()
@@ -126,11 +127,10 @@ impl Core {
             reader,
             schemas,
             sequencer,
-            store: Arc::new(store),
-            rebuilding: reason,
-            pump: Mutex::new(None),
+            store,
+            rebuilding,
+            pump: Mutex::new(Some(pump)),
         };
-        core.start_pump()?;
         Ok(core)
     }
 
@@ -165,12 +165,6 @@ impl Core {
             plans: self.catalog.views.clone(),
         };
         Pump::start(parts, options)
-    }
-
-    fn start_pump(&self) -> Result<()> {
-        let pump = self.new_pump(self.options.pump.clone(), &self.store)?;
-        *self.pump.lock().unwrap_or_else(PoisonError::into_inner) = Some(pump);
-        Ok(())
     }
 
     /// Appends what is queued, lets the views catch up with the log, and stops.
@@ -300,13 +294,45 @@ pub fn view_metas(views: &[Arc<ViewPlan>]) -> Vec<ViewMeta> {
         .collect()
 }
 
-fn open_store(data: &DataDirectory, catalog: &Catalog) -> Result<(ViewStore, Option<String>)> {
-    let (store, reason) = ViewStore::open_or_reset(
-        &data.state(),
-        &falaj_views::Options::default(),
-        &view_metas(&catalog.views),
-        plan_set_hash(&catalog.views),
-    )
-    .with_context(|| format!("opening the state in {}", data.state().display()))?;
-    Ok((store, reason.map(|reason| reason.to_string())))
+/// Opens the view store and starts the pump. State that the engine cannot go on from is removed and
+/// rebuilt from the log; the reason is given where that happens.
+fn open_views(
+    options: &CoreOptions,
+    catalog: &Catalog,
+    log: &Arc<dyn Log>,
+    reader: &Arc<Reader>,
+) -> Result<(Arc<ViewStore>, Pump, Option<String>)> {
+    let state = options.data.state();
+    let open = || {
+        ViewStore::open_or_reset(
+            &state,
+            &falaj_views::Options::default(),
+            &view_metas(&catalog.views),
+            plan_set_hash(&catalog.views),
+        )
+        .with_context(|| format!("opening the state in {}", state.display()))
+    };
+    let start = |store: &Arc<ViewStore>| {
+        let parts = PumpParts {
+            log: Arc::clone(log),
+            reader: Arc::clone(reader),
+            store: Arc::clone(store),
+            plans: catalog.views.clone(),
+        };
+        Pump::start(parts, options.pump.clone())
+    };
+    let (store, reason) = open()?;
+    let store = Arc::new(store);
+    let error = match start(&store) {
+        Ok(pump) => return Ok((store, pump, reason.map(|reason| reason.to_string()))),
+        Err(error) => error,
+    };
+    if !matches!(error.downcast_ref::<EngineError>(), Some(EngineError::State { .. })) {
+        return Err(error);
+    }
+    drop(store);
+    ViewStore::destroy(&state)?;
+    let store = Arc::new(open()?.0);
+    let pump = start(&store)?;
+    Ok((store, pump, Some(format!("{error:#}"))))
 }
