@@ -135,12 +135,12 @@ fn equal_at_every_epoch(seeds: &[u64]) {
 
 #[test]
 fn generated_views_equal_their_oracles_at_every_epoch() {
-    equal_at_every_epoch(&seeds("generated views", 0..10, 200));
+    equal_at_every_epoch(&seeds("generated views", 0..8, 200));
 }
 
 #[test]
 fn more_generated_views_equal_their_oracles_at_every_epoch() {
-    equal_at_every_epoch(&seeds("more generated views", 1_000..1_010, 200));
+    equal_at_every_epoch(&seeds("more generated views", 1_000..1_008, 200));
 }
 
 #[test]

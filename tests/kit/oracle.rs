@@ -158,9 +158,8 @@ fn agrees(found: &Value, expected: &Value, comparison: Comparison) -> bool {
         Comparison::Exact => found == expected,
         Comparison::Numeric(relative) => match (found, expected) {
             (Value::List(found), Value::List(expected)) => {
-                let pairs = found.iter().zip(expected.iter());
-                found.len() == expected.len()
-                    && pairs.into_iter().all(|(a, b)| agrees(a, b, comparison))
+                let mut pairs = found.iter().zip(expected.iter());
+                found.len() == expected.len() && pairs.all(|(a, b)| agrees(a, b, comparison))
             }
             _ => match (number(found), number(expected)) {
                 (Some((a, unit)), Some((b, _))) => near(a, b, relative, unit),

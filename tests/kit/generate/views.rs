@@ -82,7 +82,7 @@ impl Draw {
             "-s.score",
             "CAST(s.amount AS DOUBLE) / nullif(s.units, 0)",
             "CASE WHEN s.paid THEN s.amount END",
-            "CASE WHEN s.paid THEN s.score ELSE 0.0e0 END",
+            "CASE WHEN s.paid THEN s.score ELSE 0.0 END",
             "coalesce(s.units, 0)",
             "CAST(s.units AS DOUBLE) * 0.1",
         ];
