@@ -7,6 +7,8 @@
 
 mod table;
 
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 const BLOCK_BYTES: usize = 32 << 10;
@@ -51,18 +53,22 @@ pub(crate) fn first_damage(store: &Path) -> Option<Damage> {
     })
 }
 
-/// Damage of CURRENT or of the MANIFEST that it names which RocksDB must not be shown: a record of a
-/// type that is not written there keeps its reader from ever ending. A torn last record is none (a
-/// crash leaves it, and RocksDB drops it).
-pub(crate) fn unreadable_manifest(store: &Path) -> Option<Damage> {
+/// Damage that RocksDB must not be shown: of CURRENT, or a record in the MANIFEST that it names or in
+/// a write-ahead log whose type is not written there, which keeps RocksDB's reader from ever ending.
+/// A torn last record is none (a crash leaves it, and RocksDB drops it).
+pub(crate) fn unreadable(store: &Path) -> Option<Damage> {
     if let Some(damage) = current(store) {
         return Some(damage);
     }
     let name = std::fs::read_to_string(store.join("CURRENT")).ok()?;
-    let path = store.join(name.trim_end());
-    let bytes = std::fs::read(&path).ok()?;
-    let (at, why) = foreign_record(&bytes)?;
-    Some(Damage { place: format!("{}, byte {at}", path.display()), why: why.to_owned() })
+    let mut files = vec![store.join(name.trim_end())];
+    let listed = std::fs::read_dir(store).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    files.extend(listed.filter(|path| path.extension().is_some_and(|end| end == "log")));
+    files.sort();
+    files.into_iter().find_map(|path| {
+        let (at, why) = foreign_record(File::open(&path).ok()?)?;
+        Some(Damage { place: format!("{}, byte {at}", path.display()), why: why.to_owned() })
+    })
 }
 
 /// The store as its MANIFEST describes it, for damage that no single file shows.
@@ -124,17 +130,23 @@ const TYPES: std::ops::RangeInclusive<u8> = 1..=4;
 
 /// The offset of the first record of another type than [`TYPES`], up to the first damage of another
 /// kind.
-fn foreign_record(bytes: &[u8]) -> Option<(u64, &'static str)> {
-    for (index, block) in bytes.chunks(BLOCK_BYTES).enumerate() {
+fn foreign_record(file: impl Read) -> Option<(u64, &'static str)> {
+    let mut reader = BufReader::with_capacity(BLOCK_BYTES, file);
+    let mut start = 0u64;
+    loop {
+        let mut block = Vec::with_capacity(BLOCK_BYTES);
+        reader.by_ref().take(BLOCK_BYTES as u64).read_to_end(&mut block).ok()?;
+        if block.is_empty() {
+            return None;
+        }
         let mut at = 0;
         while block.len() - at >= HEADER_BYTES {
             let header = &block[at..at + HEADER_BYTES];
-            if block[at..].iter().all(|byte| *byte == 0) {
+            if header == [0; HEADER_BYTES] && block[at..].iter().all(|byte| *byte == 0) {
                 break;
             }
             if !TYPES.contains(&header[6]) {
-                let place = (index * BLOCK_BYTES + at) as u64;
-                return Some((place, "a record is of a type that is not written here"));
+                return Some((start + at as u64, "a record is of a type that is not written here"));
             }
             let length = usize::from(u16::from_le_bytes([header[4], header[5]]));
             at += HEADER_BYTES + length;
@@ -142,8 +154,8 @@ fn foreign_record(bytes: &[u8]) -> Option<(u64, &'static str)> {
                 return None;
             }
         }
+        start += block.len() as u64;
     }
-    None
 }
 
 fn unmask(stored: u32) -> u32 {
@@ -196,11 +208,11 @@ mod tests {
     #[test]
     fn a_record_of_a_foreign_type_is_found_and_a_torn_one_is_not() {
         let mut bytes = [record(b"one"), record(b"two")].concat();
-        assert_eq!(foreign_record(&bytes), None);
+        assert_eq!(foreign_record(bytes.as_slice()), None);
         let second = record(b"one").len();
         assert_eq!(foreign_record(&bytes[..second + 9]), None);
         bytes[second..].fill(7);
-        let found = foreign_record(&bytes).unwrap();
+        let found = foreign_record(bytes.as_slice()).unwrap();
         assert_eq!(found.0, second as u64);
     }
 

@@ -188,6 +188,13 @@ fn lock(path: &Path) -> Result<File, LogError> {
     }
 }
 
+fn refuse_unreadable(store_path: &Path) -> Result<(), LogError> {
+    match diagnose::unreadable(store_path) {
+        Some(damage) => Err(damaged(damage.place, damage.why)),
+        None => Ok(()),
+    }
+}
+
 /// Opens a log that was made before: first without writing, to check it.
 fn reopen(
     store_path: &Path,
@@ -195,9 +202,7 @@ fn reopen(
     options: &Options,
 ) -> Result<(Store, Slots, End), LogError> {
     let mut slots = Slots::open(slots_path, options.fsync)?;
-    if let Some(damage) = diagnose::unreadable_manifest(store_path) {
-        return Err(damaged(damage.place, damage.why));
-    }
+    refuse_unreadable(store_path)?;
     let end = {
         let store = Store::read_only(store_path, options)?;
         check::check(&store, slots.newest(), options.verify)?
@@ -227,8 +232,10 @@ fn create(
     let has_tables = std::fs::read_dir(store_path).is_ok_and(|mut files| {
         files.any(|file| file.is_ok_and(|file| file.path().extension().is_some_and(|e| e == "sst")))
     });
-    // Without CURRENT, RocksDB would begin anew and delete them.
-    if has_tables && !store_path.join("CURRENT").exists() {
+    if store_path.join("CURRENT").exists() {
+        refuse_unreadable(store_path)?;
+    } else if has_tables {
+        // Without CURRENT, RocksDB would begin anew and delete them.
         return Err(lost());
     }
     let store = Store::writable(store_path, options, true)?;
