@@ -16,6 +16,7 @@ use futures::Stream;
 use futures::future::BoxFuture;
 
 pub use crate::error::BackendError;
+pub use crate::prediction::{ModelInfo, PredictRequest, PredictResponse};
 
 /// A stream of record batches of one schema; the consumer's pace is the producer's pace.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch, BackendError>> + Send>>;
@@ -52,6 +53,17 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// When the whole request has no answer. A key without a row is no error: see [`ValueStatus`].
     async fn lookup(&self, request: LookupRequest) -> Result<LookupResponse, BackendError>;
+
+    /// Scores rows with the model that serves [`ModelInfo::name`] now: features of all rows are read
+    /// at one `T_r`, one model version answers the whole request, and every score is logged as a
+    /// prediction event before (`ack = "durable"`) or after (`"fast"`) it is given.
+    ///
+    /// # Errors
+    /// When the whole request has no answer. A row that cannot be scored is no error of the
+    /// request: its own error stands in the answer, and nothing is logged for it.
+    async fn predict(&self, request: PredictRequest) -> Result<PredictResponse, BackendError> {
+        Err(BackendError::unknown("model", &request.model.name, []))
+    }
 
     /// All rows of one view at one `T`, ordered by key bytes, in batches of
     /// [`ScanRequest::batch_rows`] rows or fewer, with the schema [`ScanRequest::schema`].
@@ -102,6 +114,8 @@ pub struct Catalog {
     pub topics: BTreeMap<String, Arc<TopicInfo>>,
     /// Views by name.
     pub views: BTreeMap<String, Arc<ViewInfo>>,
+    /// Model pipelines by name.
+    pub models: BTreeMap<String, Arc<ModelInfo>>,
 }
 
 /// A topic as the doors show it.

@@ -3,7 +3,9 @@
 //! Why it exists: Rust programs should not each write Flight by hand. It speaks only what the wire
 //! contract says ([`crate::wire`]), so anything it can do, any Arrow client can.
 
+mod exchange;
 mod features;
+mod predict;
 mod produce;
 mod read;
 
@@ -18,6 +20,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 
 pub use features::{FeatureAnswer, FeatureReceiver, FeatureSender, FeatureStream};
+pub use predict::{PredictAnswer, PredictReceiver, PredictSender, PredictStream};
 pub use produce::{AckReceiver, BatchSender, ProduceStream};
 pub use read::Reading;
 

@@ -4,7 +4,9 @@
 //! [`Backend`].
 
 mod describe;
+mod exchange;
 mod features;
+mod predict;
 mod put;
 mod read;
 
@@ -135,7 +137,7 @@ impl FlightService for Gateway {
         request: Request<Streaming<FlightData>>,
     ) -> ResponseStream<FlightData> {
         let identity = identity_of(&request)?;
-        features::open(self.clone(), identity, request.into_inner()).map(Response::new)
+        exchange::open(self.clone(), identity, request.into_inner()).map(Response::new)
     }
 
     async fn do_action(&self, request: Request<Action>) -> ResponseStream<arrow_flight::Result> {

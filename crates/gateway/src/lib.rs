@@ -16,6 +16,7 @@ mod files;
 mod flight;
 pub mod lookup;
 pub mod metrics;
+pub mod prediction;
 pub mod server;
 pub mod tls;
 pub mod token;

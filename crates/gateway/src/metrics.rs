@@ -122,6 +122,8 @@ impl DoorMetrics {
 pub struct Metrics {
     /// `DoExchange` on features.
     pub lookups: DoorMetrics,
+    /// `DoExchange` on models.
+    pub predictions: DoorMetrics,
     /// `DoPut` on topics.
     pub produce: DoorMetrics,
     /// `DoGet` of views.
@@ -136,9 +138,10 @@ pub struct Metrics {
 
 impl Metrics {
     /// The doors by name, for exporters.
-    pub fn doors(&self) -> [(&'static str, &DoorMetrics); 5] {
+    pub fn doors(&self) -> [(&'static str, &DoorMetrics); 6] {
         [
             ("lookups", &self.lookups),
+            ("predictions", &self.predictions),
             ("produce", &self.produce),
             ("scans", &self.scans),
             ("topic_reads", &self.topic_reads),

@@ -92,6 +92,47 @@ pub struct LookupMetadata {
     pub error: Option<Json>,
 }
 
+/// `app_metadata` of one request for predictions. Everything is optional.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PredictOptions {
+    /// Any JSON; comes back in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Json>,
+    /// Wait until the features are at this `T`, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_t: Option<u64>,
+    /// How long to wait for `min_t`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// `app_metadata` of the answer to one request for predictions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PredictMetadata {
+    /// What the request gave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Json>,
+    /// The `T_r` at which all features were read, in microseconds; none when the request failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub t: Option<LogTime>,
+    /// `T` of the epoch that carries the prediction events; none with `ack = "fast"`, or when no
+    /// row was scored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logged_t: Option<LogTime>,
+    /// The model version that answered all rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_version: Option<u32>,
+    /// Rows in the answer.
+    pub rows: u64,
+    /// Rows without a score; each says why in its column `error`.
+    pub errors: u64,
+    /// Why there is no answer: [`BackendError::details`]. The batch is empty then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Json>,
+}
+
 /// `app_metadata` of one produced batch. Everything is optional.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

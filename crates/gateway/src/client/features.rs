@@ -2,17 +2,11 @@
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef, UInt8Type};
-use arrow_flight::{FlightData, FlightDescriptor};
-use bytes::Bytes;
 use serde_json::Value as Json;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 
-use super::{Client, ClientError, SEND_AHEAD, protocol};
+use super::exchange::{Answers, Asking};
+use super::{Client, ClientError, protocol};
 use crate::backend::{STATUS_COLUMN, ValueStatus};
-use crate::decode::{Decoded, IpcDecoder};
-use crate::encode::IpcEncoder;
 use crate::wire::{LookupMetadata, LookupOptions, StatusCounts};
 
 /// The answer to one lookup.
@@ -48,16 +42,10 @@ pub struct FeatureStream {
 }
 
 /// The half of a [`FeatureStream`] that asks.
-pub struct FeatureSender {
-    outgoing: mpsc::Sender<FlightData>,
-    encoder: IpcEncoder,
-}
+pub struct FeatureSender(Asking);
 
 /// The half of a [`FeatureStream`] that is answered, in the order of the requests.
-pub struct FeatureReceiver {
-    incoming: Streaming<FlightData>,
-    decoder: IpcDecoder,
-}
+pub struct FeatureReceiver(Answers);
 
 impl Client {
     /// Opens a stream for `features`, each a `VIEW` or `VIEW.COLUMN`; `keys` is the schema of the
@@ -70,29 +58,16 @@ impl Client {
         features: &[S],
         keys: &Schema,
     ) -> Result<FeatureStream, ClientError> {
-        let (outgoing, requests) = mpsc::channel(SEND_AHEAD);
-        let encoder = IpcEncoder::new().map_err(protocol)?;
         let path = std::iter::once("features").chain(features.iter().map(AsRef::as_ref));
-        let mut first = encoder.schema(keys);
-        first.flight_descriptor =
-            Some(FlightDescriptor::new_path(path.map(str::to_owned).collect()));
-        outgoing.send(first).await.map_err(|_| ClientError::Ended)?;
-        let request = self.request(ReceiverStream::new(requests));
-        let incoming = self.inner.clone().do_exchange(request).await?.into_inner();
-        let mut receiver =
-            FeatureReceiver { incoming, decoder: IpcDecoder::new(self.max_message_bytes) };
-        match receiver.next_message().await? {
-            (Decoded::Schema(_), _) => {}
-            _ => return Err(protocol("the stream does not begin with a schema")),
-        }
-        Ok(FeatureStream { sender: FeatureSender { outgoing, encoder }, receiver })
+        let (asking, answers) = self.exchange(path.map(str::to_owned).collect(), keys).await?;
+        Ok(FeatureStream { sender: FeatureSender(asking), receiver: FeatureReceiver(answers) })
     }
 }
 
 impl FeatureStream {
     /// The schema of every answer.
     pub fn schema(&self) -> Option<&SchemaRef> {
-        self.receiver.decoder.schema()
+        self.receiver.0.schema()
     }
 
     /// Asks and waits for the answer.
@@ -128,33 +103,17 @@ impl FeatureSender {
         keys: &RecordBatch,
         options: &LookupOptions,
     ) -> Result<(), ClientError> {
-        let metadata = match *options == LookupOptions::default() {
-            true => Bytes::new(),
-            false => serde_json::to_vec(options).map_err(protocol)?.into(),
-        };
-        let message = self.encoder.batch(keys, metadata).map_err(protocol)?;
-        self.outgoing.send(message).await.map_err(|_| ClientError::Ended)
+        self.0.send(keys, options).await
     }
 }
 
 impl FeatureReceiver {
-    async fn next_message(&mut self) -> Result<(Decoded, Bytes), ClientError> {
-        let message = self.incoming.message().await?.ok_or(ClientError::Ended)?;
-        let decoded =
-            self.decoder.decode(&message.data_header, message.data_body).map_err(protocol)?;
-        Ok((decoded, message.app_metadata))
-    }
-
     /// Waits for the next answer.
     ///
     /// # Errors
     /// As [`FeatureStream::lookup`].
     pub async fn receive(&mut self) -> Result<FeatureAnswer, ClientError> {
-        let (decoded, metadata) = self.next_message().await?;
-        let Decoded::Batch(batch) = decoded else {
-            return Err(protocol("an answer without a batch"));
-        };
-        let metadata: LookupMetadata = serde_json::from_slice(&metadata).map_err(protocol)?;
+        let (metadata, batch) = self.0.receive::<LookupMetadata>().await?;
         if let Some(error) = metadata.error {
             return Err(ClientError::Request(error));
         }

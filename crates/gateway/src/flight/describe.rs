@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use tonic::{Response, Status};
 
 use super::{Gateway, ResponseStream};
-use crate::backend::{BackendError, Catalog, Identity, TopicInfo, ViewInfo};
+use crate::backend::{BackendError, Catalog, Identity, ModelInfo, TopicInfo, ViewInfo};
 use crate::lookup::unknown_view;
 use crate::wire::ReadTicket;
 
@@ -29,6 +29,7 @@ const ACTIONS: [(&str, &str); 4] = [
 enum Flight<'a> {
     Topic(&'a TopicInfo),
     View(&'a ViewInfo),
+    Model(&'a ModelInfo),
 }
 
 impl<'a> Flight<'a> {
@@ -44,9 +45,14 @@ impl<'a> Flight<'a> {
                 .get(name)
                 .map(|view| Self::View(view))
                 .ok_or_else(|| unknown_view(catalog, name)),
+            [door, name] if door == "predict" || door == "models" => {
+                catalog.models.get(name).map(|model| Self::Model(model)).ok_or_else(|| {
+                    BackendError::unknown("model", name, catalog.models.keys().map(String::as_str))
+                })
+            }
             path => Err(BackendError::invalid(format!(
-                "the descriptor path {path:?} names nothing: use [\"topics\", NAME] or \
-                 [\"features\", VIEW]"
+                "the descriptor path {path:?} names nothing: use [\"topics\", NAME], \
+                 [\"features\", VIEW] or [\"predict\", MODEL]"
             ))),
         }
     }
@@ -55,6 +61,7 @@ impl<'a> Flight<'a> {
         match self {
             Self::Topic(topic) => &topic.schema.name,
             Self::View(view) => &view.name,
+            Self::Model(model) => &model.name,
         }
     }
 
@@ -62,6 +69,7 @@ impl<'a> Flight<'a> {
         match self {
             Self::Topic(topic) => topic.arrow.clone(),
             Self::View(view) => view.schema.clone(),
+            Self::Model(model) => model.answer_schema(),
         }
     }
 
@@ -69,14 +77,17 @@ impl<'a> Flight<'a> {
         let door = match self {
             Self::Topic(_) => "topics",
             Self::View(_) => "features",
+            Self::Model(_) => "predict",
         };
         vec![door.to_owned(), self.name().to_owned()]
     }
 
+    /// What `DoGet` reads it with; of a model, its predictions.
     fn ticket(&self) -> ReadTicket {
         match self {
             Self::Topic(topic) => ReadTicket::topic(&topic.schema.name),
             Self::View(view) => ReadTicket::view(&view.name),
+            Self::Model(model) => ReadTicket::topic(format!("{}.predictions", model.name)),
         }
     }
 
@@ -99,20 +110,25 @@ impl<'a> Flight<'a> {
                 })
             }
             Self::View(view) => {
-                let columns = view.schema.fields().iter().map(
-                    |field| json!({ "name": field.name(), "type": field.data_type().to_string() }),
-                );
                 let name = |index: &usize| view.schema.field(*index).name().clone();
                 json!({
                     "kind": "view",
                     "name": view.name,
                     "id": format!("{:?}", view.id),
-                    "columns": columns.collect::<Vec<_>>(),
+                    "columns": columns_json(&view.schema),
                     "key": view.key.iter().map(name).collect::<Vec<_>>(),
                     "ttl_us": view.ttl_us,
                     "details": view.details,
                 })
             }
+            Self::Model(model) => json!({
+                "kind": "model",
+                "name": model.name,
+                "key": columns_json(&model.keys),
+                "request": columns_json(&model.request),
+                "classes": model.classes,
+                "details": model.details,
+            }),
         }
     }
 
@@ -135,6 +151,15 @@ impl<'a> Flight<'a> {
     }
 }
 
+fn columns_json(schema: &Schema) -> Json {
+    let column = |name: &String, data_type: String| json!({ "name": name, "type": data_type });
+    schema
+        .fields()
+        .iter()
+        .map(|field| column(field.name(), field.data_type().to_string()))
+        .collect()
+}
+
 fn ipc(schema: &Schema) -> Result<IpcMessage, Status> {
     SchemaAsIpc::new(schema, &IpcWriteOptions::default())
         .try_into()
@@ -143,7 +168,9 @@ fn ipc(schema: &Schema) -> Result<IpcMessage, Status> {
 
 fn flights(catalog: &Catalog) -> impl Iterator<Item = Flight<'_>> {
     let topics = catalog.topics.values().map(|topic| Flight::Topic(topic));
-    topics.chain(catalog.views.values().map(|view| Flight::View(view)))
+    let views = catalog.views.values().map(|view| Flight::View(view));
+    let models = catalog.models.values().map(|model| Flight::Model(model));
+    topics.chain(views).chain(models)
 }
 
 /// All topics and views, or those whose name or path (`topics/NAME`, `features/NAME`) begins with

@@ -174,6 +174,7 @@ impl MemoryBackend {
                 view("big", 3, ("row", DataType::Int64), &wide),
             ]
             .into(),
+            models: Default::default(),
         };
         Arc::new(Self {
             catalog: Arc::new(catalog),

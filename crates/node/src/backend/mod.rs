@@ -43,8 +43,11 @@ impl NodeBackend {
             let sql = texts.get(&view.name).map(String::as_str).unwrap_or_default();
             (view.name.clone(), Arc::new(view_info(view, sql)))
         });
-        let catalog =
-            Catalog { topics: topics.collect(), views: views.collect::<BTreeMap<_, _>>() };
+        let catalog = Catalog {
+            topics: topics.collect(),
+            views: views.collect::<BTreeMap<_, _>>(),
+            models: BTreeMap::new(),
+        };
         Self { core, catalog: Arc::new(catalog) }
     }
 
