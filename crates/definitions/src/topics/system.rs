@@ -22,7 +22,8 @@ macro_rules! embedded {
 }
 
 /// Path and text of every embedded file.
-const FILES: [(&str, &str); 3] = embedded!["baselines", "definitions", "epochs"];
+const FILES: [(&str, &str); 6] =
+    embedded!["baselines", "definitions", "drift", "epochs", "models", "runs"];
 
 /// Path and text of the template of rejected topics.
 const REJECTED: [(&str, &str); 1] = embedded!["rejected"];
