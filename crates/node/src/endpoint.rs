@@ -34,6 +34,16 @@ impl DataDirectory {
         self.0.join("state")
     }
 
+    /// Artifacts of models.
+    pub fn models(&self) -> PathBuf {
+        self.0.join("models")
+    }
+
+    /// Folders of training runs; one may be deleted once its run has ended.
+    pub fn runs(&self) -> PathBuf {
+        self.0.join("runs")
+    }
+
     /// Keys.
     pub fn vault(&self) -> PathBuf {
         self.0.join("vault")

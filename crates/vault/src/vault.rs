@@ -209,6 +209,15 @@ impl Vault {
         key
     }
 
+    /// Whether `signature` is the log's on `message`.
+    pub fn is_signed_by_log(&self, message: &[u8], signature: &[u8]) -> bool {
+        let key = ring::signature::UnparsedPublicKey::new(
+            &ring::signature::ED25519,
+            self.signer.public_key(),
+        );
+        key.verify(message, signature).is_ok()
+    }
+
     /// Signs `message` with the log's Ed25519 key; the same message gives the same signature.
     pub fn sign_for_log(&self, message: &[u8]) -> [u8; 64] {
         let mut signature = [0; 64];

@@ -1,0 +1,456 @@
+//! Training runs at work: a process each, its reports on `falaj.runs`, its model through the gates.
+//!
+//! What starts next is the lifecycle's decision; here processes are started, listened to and ended. A
+//! run that was interrupted, with its node or alone, goes on from its last checkpoint; one that fails
+//! leaves a failed version and no model. Does not know how a model is trained.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command as Process, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use falaj_definitions::pipelines::Pipeline;
+use falaj_event::{Hash256, LogTime, Value};
+use falaj_lifecycle::queue::{QueuedRun, RunNeeds, RunningRun, Slots, next_runs};
+use falaj_lifecycle::registry::{RequestCause, TrainedModel};
+use falaj_lifecycle::{Action, Actor, Stage, VersionNumber, WindowRef};
+use falaj_model::artifact::Artifact;
+use falaj_model::artifact::manifest::{Provenance, ViewReference};
+use serde_json::Value as Json;
+
+use super::evaluate::{TestRows, evidence};
+use super::job::{Folder, Job};
+use super::registry::CommandError;
+use super::rows::{derived, moment, text};
+use super::{ModelLoop, loaded, rules};
+use crate::pump::wall_clock_us;
+
+/// Runs at work at once on the CPU.
+const CPU_SLOTS: u32 = 1;
+/// A waiting run gains one step of priority per this much of `T`.
+const AGEING_US: u64 = 600_000_000;
+/// How often the runs are looked at where nothing wakes them.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The runs of one node.
+#[derive(Default)]
+pub struct Runs {
+    state: Mutex<State>,
+    signal: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    stopping: bool,
+    woken: bool,
+    /// By run.
+    at_work: BTreeMap<String, AtWork>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct AtWork {
+    pipeline: String,
+    child: Option<Child>,
+    cancelled_by: Option<Actor>,
+}
+
+impl Runs {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the runs looked at now.
+    pub fn wake(&self) {
+        self.lock().woken = true;
+        self.signal.notify_all();
+    }
+
+    /// Ends all processes; their runs go on at the next start.
+    pub fn stop(&self) {
+        let threads = {
+            let mut state = self.lock();
+            state.stopping = true;
+            for run in state.at_work.values_mut() {
+                end(&mut run.child);
+            }
+            std::mem::take(&mut state.threads)
+        };
+        self.signal.notify_all();
+        for thread in threads {
+            // What it had to say is in the registry.
+            let _ = thread.join();
+        }
+    }
+
+    /// Ends the run of a pipeline; its version fails. Says whether there was one at work.
+    pub fn cancel(&self, pipeline: &str, actor: Actor) -> bool {
+        let mut state = self.lock();
+        let found = state.at_work.values_mut().find(|run| run.pipeline == pipeline);
+        let Some(run) = found else { return false };
+        run.cancelled_by = Some(actor);
+        end(&mut run.child);
+        true
+    }
+}
+
+fn end(child: &mut Option<Child>) {
+    if let Some(child) = child {
+        // A process that is gone needs no end.
+        let _ = child.kill();
+    }
+}
+
+/// Starts the thread that looks after the runs.
+///
+/// # Errors
+/// When a thread cannot be started.
+pub(super) fn start(all: &Arc<ModelLoop>) -> Result<JoinHandle<()>> {
+    let weak = Arc::downgrade(all);
+    std::thread::Builder::new()
+        .name("falaj-runs".to_owned())
+        .spawn(move || look_after(&weak))
+        .context("starting the thread of runs")
+}
+
+fn look_after(all: &Weak<ModelLoop>) {
+    while let Some(all) = all.upgrade() {
+        if all.is_stopping() {
+            return;
+        }
+        all.promote_waiting();
+        for (pipeline, version) in all.at_stage(&[Stage::Validated]) {
+            let action = Action::Shadow { version };
+            // Refused only where somebody was faster.
+            let _ = all.carry_out(&pipeline, Actor::Platform, "its gates passed", action);
+        }
+        start_next(&all);
+        let state = all.runs.lock();
+        let waited = all.runs.signal.wait_timeout_while(state, TICK, |state| !state.woken);
+        if let Ok((mut state, _)) = waited {
+            state.woken = false;
+        }
+    }
+}
+
+/// What waits: requested, interrupted, or trained and not judged.
+fn waiting(all: &ModelLoop) -> Vec<(QueuedRun, VersionNumber)> {
+    let stages = [Stage::Requested, Stage::Training, Stage::Trained];
+    let mut queue = Vec::new();
+    for (pipeline, version) in all.at_stage(&stages) {
+        let Some(declared) = all.core.catalog.pipeline(&pipeline) else { continue };
+        let found = all.registry(|state| {
+            let found = state.pipeline(&pipeline)?.versions.get(&version)?;
+            Some((found.run.clone(), found.stages.first().map(|change| change.at)?))
+        });
+        let Some((run, queued_at)) = found else { continue };
+        if all.runs.lock().at_work.contains_key(&run) {
+            continue;
+        }
+        let priority = i32::try_from(declared.trainer.priority).unwrap_or(i32::MAX);
+        let needs = RunNeeds::default();
+        queue.push((QueuedRun { run, pipeline, priority, queued_at, needs }, version));
+    }
+    queue
+}
+
+fn start_next(all: &Arc<ModelLoop>) {
+    let queue = waiting(all);
+    let queued: Vec<QueuedRun> = queue.iter().map(|(run, _)| run.clone()).collect();
+    let running: Vec<RunningRun> = {
+        let state = all.runs.lock();
+        let at_work = state.at_work.values();
+        at_work.map(|run| RunningRun { pipeline: run.pipeline.clone(), gpu: false }).collect()
+    };
+    let slots = Slots { cpu: CPU_SLOTS, ageing_us: AGEING_US, ..Slots::default() };
+    for start in next_runs(&queued, &running, slots, all.now()) {
+        let Some((run, version)) = queue.iter().find(|(run, _)| run.run == start.run) else {
+            continue;
+        };
+        spawn(all, run.clone(), *version);
+    }
+}
+
+fn spawn(all: &Arc<ModelLoop>, run: QueuedRun, version: VersionNumber) {
+    let mut state = all.runs.lock();
+    if state.stopping {
+        return;
+    }
+    let at_work = AtWork { pipeline: run.pipeline.clone(), child: None, cancelled_by: None };
+    state.at_work.insert(run.run.clone(), at_work);
+    let own = Arc::clone(all);
+    let name = run.run.clone();
+    let thread = std::thread::Builder::new().name("falaj-run".to_owned()).spawn(move || {
+        let outcome = carry_through(&own, &run, version);
+        let ended = own.runs.lock().at_work.remove(&run.run);
+        let by = ended.and_then(|run| run.cancelled_by);
+        if let (Err(error), false) = (outcome, own.is_stopping()) {
+            let (actor, told) = match by {
+                Some(actor) => (actor, "cancelled".to_owned()),
+                None => (Actor::Platform, format!("{error:#}")),
+            };
+            let action = Action::Fail { version, error: told };
+            // Refused only where the version has gone further than its run, which then stands.
+            let _ = own.carry_out(&run.pipeline, actor, "its run ended", action);
+        }
+        own.runs.wake();
+    });
+    match thread {
+        Ok(thread) => {
+            state.threads.retain(|thread| !thread.is_finished());
+            state.threads.push(thread);
+        }
+        Err(_) => {
+            // Tried again at the next look.
+            state.at_work.remove(&name);
+        }
+    }
+}
+
+/// A run from where it stands to its verdict.
+fn carry_through(all: &Arc<ModelLoop>, run: &QueuedRun, version: VersionNumber) -> Result<()> {
+    let pipeline = all.core.catalog.pipeline(&run.pipeline).context("the pipeline is gone")?;
+    let folder = Folder(all.core.options.data.runs().join(&run.run));
+    let stage = all.registry(|state| {
+        Some(state.pipeline(&run.pipeline)?.versions.get(&version)?.stage)
+    });
+    if stage != Some(Stage::Trained) {
+        if !folder.job().exists() {
+            prepare(all, pipeline, run, version, &folder)?;
+        }
+        let hardware = format!("{} CPU threads", threads());
+        let action = Action::StartTraining { version, hardware };
+        all.carry_out(&run.pipeline, Actor::Platform, "its turn came", action)?;
+        train(all, run, version, &folder)?;
+        finish(all, run, version, &folder)?;
+    }
+    judge(all, pipeline, version, &folder)?;
+    // The folder's rows are personal data; nothing needs them any more.
+    std::fs::remove_dir_all(&folder.0)
+        .with_context(|| format!("removing {}", folder.0.display()))
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn prepare(
+    all: &ModelLoop,
+    pipeline: &Pipeline,
+    run: &QueuedRun,
+    version: VersionNumber,
+    folder: &Folder,
+) -> Result<()> {
+    let (rows, epochs) = crate::training::rows(&all.core, pipeline)
+        .with_context(|| format!("making the training set of {}", pipeline.name))?;
+    let views = pipeline.features.iter().map(|set| ViewReference {
+        name: set.view.clone(),
+        definition: falaj_event::ids::hex(&set.view_hash.0),
+    });
+    let job = Job {
+        run: run.run.clone(),
+        pipeline: pipeline.name.clone(),
+        version,
+        spec: rules::job_spec(pipeline),
+        provenance: Provenance {
+            run: run.run.clone(),
+            epochs,
+            mode: pipeline.training.mode.as_str().to_owned(),
+            views: views.collect(),
+            pipeline: falaj_event::ids::hex(&pipeline.hash.0),
+            git_commit: option_env!("FALAJ_GIT_COMMIT").unwrap_or_default().to_owned(),
+            code_version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+    };
+    folder.write(&job, &rows)
+}
+
+/// Runs the process and records what it says.
+fn train(
+    all: &ModelLoop,
+    run: &QueuedRun,
+    version: VersionNumber,
+    folder: &Folder,
+) -> Result<()> {
+    let program = std::env::var_os("FALAJ_TRAINER")
+        .map_or_else(std::env::current_exe, |path| Ok(path.into()))
+        .context("finding this program")?;
+    let mut child = Process::new(&program)
+        .arg("trainer")
+        .arg("--job")
+        .arg(&folder.0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting {} trainer", program.display()))?;
+    // Held until the process has ended: it ends when its standard input does.
+    let input = child.stdin.take();
+    let output = child.stdout.take().context("a trainer has an output")?;
+    let errors = child.stderr.take().context("a trainer has an error output")?;
+    {
+        let mut state = all.runs.lock();
+        let stopping = state.stopping;
+        let entry = state.at_work.get_mut(&run.run).context("the run was let go of")?;
+        entry.child = Some(child);
+        if stopping || entry.cancelled_by.is_some() {
+            end(&mut entry.child);
+        }
+    }
+    let told = std::thread::spawn(move || {
+        let mut text = String::new();
+        // What cannot be read is not told.
+        let _ = BufReader::new(errors).take(64 << 10).read_to_string(&mut text);
+        text
+    });
+    let failure = listen(all, run, version, output);
+    drop(input);
+    let child = all.runs.lock().at_work.get_mut(&run.run).and_then(|entry| entry.child.take());
+    let status = child.context("the run was let go of")?.wait()?;
+    let told = told.join().unwrap_or_default();
+    match (failure?, status.success()) {
+        (None, true) => Ok(()),
+        (Some(error), _) => bail!("{error}"),
+        (None, false) => bail!("the trainer ended with {status}: {}", told.trim()),
+    }
+}
+
+/// Records reports until the process ends; gives the failure that it reported.
+fn listen(
+    all: &ModelLoop,
+    run: &QueuedRun,
+    version: VersionNumber,
+    output: impl Read,
+) -> Result<Option<String>> {
+    let topic = all.core.catalog.topics.get("falaj.runs").context("no falaj.runs")?;
+    let cause = all.now();
+    let attempt = all.registry(|state| {
+        Some(state.pipeline(&run.pipeline)?.versions.get(&version)?.attempts)
+    });
+    let mut failure = None;
+    for (ordinal, line) in BufReader::new(output).lines().enumerate() {
+        let line = line.context("reading a trainer's reports")?;
+        let Ok(report) = serde_json::from_str::<Json>(&line) else { continue };
+        let kind = report["event"].as_str().unwrap_or("report").to_owned();
+        if kind == "failed" {
+            failure = Some(report["error"].as_str().unwrap_or("it did not say why").to_owned());
+        }
+        let key = format!("{} {} {ordinal}", run.run, attempt.unwrap_or_default());
+        let row = vec![
+            ("run", text(&run.run)),
+            ("pipeline", text(&run.pipeline)),
+            ("version", Value::UInt(version.into())),
+            ("t", moment(cause)),
+            ("kind", text(kind)),
+            ("ordinal", Value::UInt(ordinal as u64)),
+            ("detail", text(line)),
+            ("wall_clock", moment(LogTime(wall_clock_us()))),
+        ];
+        let keys = [key.into_bytes()];
+        let submission = derived(&topic.schema, &Hash256::default(), cause, &keys, vec![row])?;
+        all.core.sequencer.submit(submission);
+    }
+    Ok(failure)
+}
+
+/// Takes the artifact in and tells the registry.
+fn finish(
+    all: &ModelLoop,
+    run: &QueuedRun,
+    version: VersionNumber,
+    folder: &Folder,
+) -> Result<()> {
+    let path = folder.artifact();
+    let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let artifact = Artifact::from_bytes(&bytes, None)?;
+    let manifest = artifact.manifest();
+    let epochs = manifest.provenance.epochs.map(|(from, to)| (LogTime(from), LogTime(to)));
+    let lineage = BTreeMap::from([
+        ("pipeline".to_owned(), manifest.provenance.pipeline.clone()),
+        ("code".to_owned(), manifest.provenance.code_version.clone()),
+        ("commit".to_owned(), manifest.provenance.git_commit.clone()),
+        ("mode".to_owned(), manifest.provenance.mode.clone()),
+        ("seed".to_owned(), manifest.job.seed.to_string()),
+    ]);
+    let model = TrainedModel {
+        artifact_sha256: artifact.id().to_owned(),
+        trained_on: epochs,
+        metrics: manifest.report.test.0.clone(),
+        lineage,
+    };
+    all.artifacts.put(artifact)?;
+    let action = Action::FinishTraining { version, model };
+    all.carry_out(&run.pipeline, Actor::Platform, "its run ended with a model", action)?;
+    Ok(())
+}
+
+/// Measures a trained version and enters the verdict of the gates.
+fn judge(
+    all: &ModelLoop,
+    pipeline: &Pipeline,
+    version: VersionNumber,
+    folder: &Folder,
+) -> Result<()> {
+    let (id, gates, champion) = all
+        .registry(|state| {
+            let state = state.pipeline(&pipeline.name)?;
+            let model = state.versions.get(&version)?.model.as_ref()?;
+            Some((model.artifact_sha256.clone(), state.rules.gates.clone(), state.champion))
+        })
+        .context("the version has no model")?;
+    let artifact = all.artifacts.get(&id)?;
+    let rows = folder.read_rows()?;
+    let counts = artifact.manifest().report.rows;
+    let test = TestRows::new(&rows, if counts.test > 0 { counts.test } else { counts.validation })?;
+    let candidate = loaded(version, &artifact)?;
+    let champion = champion.map(|number| all.load(&pipeline.name, number)).transpose()?;
+    let evidence = evidence(pipeline, &all.core.catalog, &candidate, champion.as_deref(), &test)?;
+    let report = gates.evaluate(&evidence);
+    let actor = Actor::Rule("gates".to_owned());
+    let action = Action::Evaluate { version, report };
+    all.carry_out(&pipeline.name, actor, "", action)?;
+    Ok(())
+}
+
+impl ModelLoop {
+    /// Asks for a training run; gives its name and the version that it will make.
+    ///
+    /// # Errors
+    /// The registry's refusal: a run is in flight already, …
+    pub fn request(
+        &self,
+        pipeline: &str,
+        actor: Actor,
+        trigger: &str,
+        windows: Vec<WindowRef>,
+        reason: &str,
+    ) -> Result<(String, VersionNumber), CommandError> {
+        let next =
+            self.registry(|state| state.pipeline(pipeline).map_or(1, |state| state.next_version()));
+        let run = format!("{pipeline}-{next}-{}", self.now().0);
+        let cause = RequestCause { trigger: trigger.to_owned(), windows };
+        let action = Action::Request { run: run.clone(), cause };
+        let events = self.carry_out(pipeline, actor, reason, action)?;
+        let version = events.first().and_then(|event| event.version).unwrap_or(next);
+        Ok((run, version))
+    }
+
+    /// Ends the run of a pipeline, and gives up its version.
+    ///
+    /// # Errors
+    /// When there is none in flight.
+    pub fn cancel(&self, pipeline: &str, actor: Actor) -> Result<(), CommandError> {
+        if self.runs.cancel(pipeline, actor.clone()) {
+            return Ok(());
+        }
+        let waiting = self.registry(|state| state.pipeline(pipeline)?.in_flight());
+        let Some((version, _)) = waiting else {
+            return Err(CommandError::Log(anyhow::anyhow!("{pipeline} has no run in flight")));
+        };
+        let action = Action::Fail { version, error: "cancelled".to_owned() };
+        self.carry_out(pipeline, actor, "cancelled before its turn came", action)?;
+        Ok(())
+    }
+}
