@@ -13,9 +13,7 @@
 
 pub mod alarm;
 pub mod bins;
-pub mod cbpe;
 pub mod chi_square;
-pub mod classifier;
 pub mod correction;
 pub mod detectors;
 pub mod distance;
@@ -23,7 +21,6 @@ mod error;
 pub mod exact;
 pub mod kolmogorov;
 pub mod random;
-pub mod reconstruction;
 pub mod sample;
 pub mod samples;
 pub mod score;
