@@ -11,8 +11,8 @@ use serde_json::Value;
 /// Levels from the bottom; siblings never see each other.
 const LAYERS: &[&[&str]] = &[
     &["falaj-event"],
-    &["falaj-log", "falaj-definitions", "falaj-vault", "falaj-proof"],
-    &["falaj-log-rocksdb", "falaj-dataflow", "falaj-views"],
+    &["falaj-log", "falaj-definitions", "falaj-vault", "falaj-proof", "falaj-drift"],
+    &["falaj-log-rocksdb", "falaj-dataflow", "falaj-views", "falaj-lifecycle"],
     &["falaj-gateway"],
     &["falaj-node"],
     &["falaj-tests", "falaj-benches"],
