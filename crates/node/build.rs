@@ -7,7 +7,9 @@ fn main() -> io::Result<()> {
     let root =
         PathBuf::from(env::var("CARGO_MANIFEST_DIR").map_err(io::Error::other)?).join("../..");
     let mut entries = Vec::new();
-    for (folder, extension) in [("topics/payments", "toml"), ("dataflows/payments", "sql")] {
+    for (folder, extension) in
+        [("topics/payments", "toml"), ("dataflows/payments", "sql"), ("dataflows/payments", "toml")]
+    {
         println!("cargo::rerun-if-changed={}", root.join(folder).display());
         collect(&root, Path::new(folder), extension, &mut entries)?;
     }

@@ -12,16 +12,21 @@ use falaj_log::ClockMode;
 use falaj_node::core::CoreOptions;
 use falaj_node::serve::{Node, NodeOptions};
 
-/// A catalog of texts: `(file name, text)`, `.toml` for topics and `.sql` for views.
+/// A catalog of texts: `(file name, text)`, `.sql` for views, `dataflows/….toml` for model pipelines
+/// and any other `.toml` for topics.
 ///
 /// # Errors
 /// All findings.
 pub fn catalog(texts: &[(&str, &str)]) -> Result<Arc<Catalog>> {
-    let of = |extension: &str| -> Vec<SourceFile> {
-        let wanted = texts.iter().filter(|(name, _)| name.ends_with(extension));
+    let of = |extension: &str, dataflows: Option<bool>| -> Vec<SourceFile> {
+        let wanted = texts.iter().filter(|(name, _)| {
+            let found = name.starts_with("dataflows/");
+            name.ends_with(extension) && dataflows.is_none_or(|wanted| wanted == found)
+        });
         wanted.map(|(name, text)| SourceFile::new(*name, *text)).collect()
     };
-    match Catalog::from_sources(&of(".toml"), &of(".sql")) {
+    let (topics, pipelines) = (of(".toml", Some(false)), of(".toml", Some(true)));
+    match Catalog::with_pipelines(&topics, &of(".sql", None), &pipelines) {
         Ok(catalog) => Ok(Arc::new(catalog)),
         Err(findings) => bail!("{findings}"),
     }

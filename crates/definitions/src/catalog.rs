@@ -5,6 +5,7 @@
 //! planned.
 
 mod files;
+mod pipelines;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -18,6 +19,7 @@ use falaj_event::{Hash256, TopicSchema};
 use serde::Serialize;
 
 use crate::diagnostics::{Diagnostics, SourceFile};
+use crate::pipelines::Pipeline;
 use crate::plan::ViewPlan;
 use crate::topics::{
     REJECTED_SUFFIX, TopicDefinition, is_embedded, parse_topic, rejected_topic, system_topics,
@@ -84,6 +86,8 @@ pub enum DefinitionKind {
     Topic,
     /// A feature view.
     View,
+    /// A model pipeline.
+    Pipeline,
 }
 
 impl DefinitionKind {
@@ -92,6 +96,7 @@ impl DefinitionKind {
         match self {
             Self::Topic => "topic",
             Self::View => "view",
+            Self::Pipeline => "pipeline",
         }
     }
 }
@@ -120,25 +125,28 @@ pub struct Catalog {
     pub topics: Topics,
     /// Views, each after everything that it reads.
     pub views: Vec<Arc<ViewPlan>>,
+    /// Model pipelines by name.
+    pub pipelines: Vec<Arc<Pipeline>>,
     /// What was written, by (kind, name): rejected topics, which follow from their source, are not
     /// among them.
     pub definitions: Vec<Definition>,
     /// Names all of it: SHA-256 (domain `falaj.definitions.v1`) of kind, name and hash of every
-    /// topic and view, in order.
+    /// topic, view and pipeline, in order.
     pub hash: Hash256,
     /// Warnings and notes.
     pub findings: Diagnostics,
 }
 
 impl Catalog {
-    /// Reads `directory/topics/**/*.toml` and `directory/dataflows/**/*.sql`.
+    /// Reads `directory/topics/**/*.toml`, `directory/dataflows/**/*.sql` and
+    /// `directory/dataflows/**/*.toml`.
     ///
     /// # Errors
     /// Everything that is wrong, files that could not be read among it, sorted by place.
     pub fn load(directory: &Path) -> Result<Self, Diagnostics> {
         let mut out = Diagnostics::new();
         let found = files::collect(directory, &mut out);
-        Self::build(&found.topics, &found.views, out)
+        Self::build(&found.topics, &found.views, &found.pipelines, out)
     }
 
     /// The catalog of files in memory.
@@ -146,7 +154,19 @@ impl Catalog {
     /// # Errors
     /// Everything that is wrong, sorted by place.
     pub fn from_sources(topics: &[SourceFile], views: &[SourceFile]) -> Result<Self, Diagnostics> {
-        Self::build(topics, views, Diagnostics::new())
+        Self::build(topics, views, &[], Diagnostics::new())
+    }
+
+    /// As [`Self::from_sources`], with model pipelines.
+    ///
+    /// # Errors
+    /// Everything that is wrong, sorted by place.
+    pub fn with_pipelines(
+        topics: &[SourceFile],
+        views: &[SourceFile],
+        pipelines: &[SourceFile],
+    ) -> Result<Self, Diagnostics> {
+        Self::build(topics, views, pipelines, Diagnostics::new())
     }
 
     /// The view called `name`.
@@ -154,18 +174,27 @@ impl Catalog {
         self.views.iter().find(|view| view.name == name)
     }
 
+    /// The model pipeline called `name`.
+    pub fn pipeline(&self, name: &str) -> Option<&Arc<Pipeline>> {
+        self.pipelines.iter().find(|pipeline| pipeline.name == name)
+    }
+
     fn build(
         topic_files: &[SourceFile],
         view_files: &[SourceFile],
+        pipeline_files: &[SourceFile],
         mut out: Diagnostics,
     ) -> Result<Self, Diagnostics> {
         let (topics, mut definitions) = build_topics(topic_files, &mut out);
         let views = views::plan(view_files, &topics, &mut definitions, &mut out);
+        let broken = pipelines::broken(view_files, &views);
+        let world = pipelines::World { topics: &topics, views: &views, broken: &broken };
+        let pipelines = pipelines::read(pipeline_files, &world, &mut definitions, &mut out);
         definitions.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-        let hash = catalog_hash(&topics, &views);
+        let hash = catalog_hash(&topics, &views, &pipelines);
         let mut findings = out.clone();
         findings.sort();
-        out.into_result(Self { topics, views, definitions, hash, findings })
+        out.into_result(Self { topics, views, pipelines, definitions, hash, findings })
     }
 }
 
@@ -225,7 +254,7 @@ fn definition_of(topic: &TopicDefinition) -> Definition {
 }
 
 /// The line that begins with `name`, or the first.
-fn name_span(file: &SourceFile) -> std::ops::Range<usize> {
+pub(super) fn name_span(file: &SourceFile) -> std::ops::Range<usize> {
     let mut start = 0;
     for line in file.text().split_inclusive('\n') {
         if line.trim_start().starts_with("name") {
@@ -236,11 +265,16 @@ fn name_span(file: &SourceFile) -> std::ops::Range<usize> {
     0..0
 }
 
-fn catalog_hash(topics: &Topics, views: &[Arc<ViewPlan>]) -> Hash256 {
+fn catalog_hash(topics: &Topics, views: &[Arc<ViewPlan>], pipelines: &[Arc<Pipeline>]) -> Hash256 {
     let mut entries: Vec<(DefinitionKind, &str, Hash256)> = topics
         .iter()
         .map(|topic| (DefinitionKind::Topic, topic.schema.name.as_str(), topic.hash))
         .chain(views.iter().map(|view| (DefinitionKind::View, view.name.as_str(), view.hash)))
+        .chain(
+            pipelines
+                .iter()
+                .map(|found| (DefinitionKind::Pipeline, found.name.as_str(), found.hash)),
+        )
         .collect();
     entries.sort();
     let parts: Vec<&[u8]> = entries

@@ -1,4 +1,4 @@
-//! Definitions: `topics/*.toml` and `dataflows/**/*.sql` parsed, checked and planned.
+//! Definitions: `topics/*.toml`, `dataflows/**/*.sql` and `dataflows/**/*.toml` parsed, checked and planned.
 //!
 //! Why it exists: one place where files become typed plans, with errors that name file, line and
 //! column. It knows neither log nor engine nor storage; it turns files into data. The only crate
@@ -13,6 +13,7 @@ pub mod evolution;
 pub mod expectations;
 pub mod functions;
 pub mod oracle;
+pub mod pipelines;
 pub mod plan;
 pub mod program;
 pub mod reasons;

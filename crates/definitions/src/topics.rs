@@ -4,7 +4,7 @@
 //! format of the files is described in `topics/README.md`.
 
 mod columns;
-mod fields;
+pub(crate) mod fields;
 mod literals;
 mod parse;
 mod system;

@@ -22,7 +22,7 @@ pub const TOPIC: &str = "falaj.definitions";
 /// One definition in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Declaration {
-    /// Topic or view.
+    /// Topic, view or pipeline.
     pub kind: Kind,
     /// Its name.
     pub name: String,
@@ -72,6 +72,7 @@ fn add(declared: &mut Declared, schema: &TopicSchema, batch: &RecordBatch) -> Re
         let kind = match string(kind)?.as_ref() {
             "topic" => Kind::Topic,
             "view" => Kind::View,
+            "pipeline" => Kind::Pipeline,
             other => bail!("{TOPIC}, row {row}: unknown kind `{other}`"),
         };
         let name = string(name)?.to_string();

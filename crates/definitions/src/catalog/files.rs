@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::diagnostics::{Diagnostics, Severity, SourceFile};
+use crate::diagnostics::{Diagnostics, SourceFile};
 
 /// Directories nested deeper than this are refused: a link that leads back up would never end.
 const MAX_DEPTH: usize = 16;
@@ -18,6 +18,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 pub(super) struct Found {
     pub topics: Vec<SourceFile>,
     pub views: Vec<SourceFile>,
+    pub pipelines: Vec<SourceFile>,
 }
 
 /// Reads all definition files below `directory`, by path.
@@ -41,10 +42,7 @@ pub(super) fn collect(directory: &Path, out: &mut Diagnostics) -> Found {
         if has_extension(&path, "sql") {
             found.views.extend(read(&path, out));
         } else if has_extension(&path, "toml") {
-            let finding = SourceFile::new(path, "")
-                .error_at("not-read", (1, 1), None, "model pipelines are not read by this version")
-                .with_severity(Severity::Warning);
-            out.push(finding);
+            found.pipelines.extend(read(&path, out));
         }
     }
     found

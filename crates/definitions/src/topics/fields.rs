@@ -12,13 +12,13 @@ use crate::diagnostics::{Diagnostic, Diagnostics, SourceFile, nearest};
 
 /// A value and the bytes that spell it.
 #[derive(Clone, Debug)]
-pub(super) struct Located<V> {
+pub(crate) struct Located<V> {
     pub value: V,
     pub span: Range<usize>,
 }
 
 /// One table under inspection.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     pub source: &'a SourceFile,
     /// What the table describes, for messages: `topic`, `column`.
     what: &'static str,
@@ -173,7 +173,7 @@ impl<'a> Fields<'a> {
 }
 
 /// A value of another type than its field has.
-pub(super) fn wrong_type(
+pub(crate) fn wrong_type(
     source: &SourceFile,
     name: &str,
     expected: &str,

@@ -1,0 +1,70 @@
+//! Model pipelines read against the topics and views of the same directory.
+//!
+//! Does not know what a pipeline says: that stands in [`crate::pipelines`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Definition, DefinitionKind, Topics, name_span};
+use crate::diagnostics::{Diagnostics, SourceFile};
+use crate::pipelines::{Pipeline, parse_pipeline};
+use crate::plan::ViewPlan;
+use crate::sql::view_name;
+
+/// What pipelines are checked against.
+pub(super) struct World<'a> {
+    pub topics: &'a Topics,
+    pub views: &'a [Arc<ViewPlan>],
+    pub broken: &'a BTreeSet<String>,
+}
+
+/// Names of views that are declared, and too wrong to be planned.
+pub(super) fn broken(files: &[SourceFile], views: &[Arc<ViewPlan>]) -> BTreeSet<String> {
+    let mut broken: BTreeSet<String> =
+        files.iter().filter_map(|file| view_name(file.text())).collect();
+    for view in views {
+        broken.remove(&view.name);
+    }
+    broken
+}
+
+/// All pipelines by name.
+pub(super) fn read(
+    files: &[SourceFile],
+    world: &World<'_>,
+    definitions: &mut Vec<Definition>,
+    out: &mut Diagnostics,
+) -> Vec<Arc<Pipeline>> {
+    let mut pipelines: BTreeMap<String, Arc<Pipeline>> = BTreeMap::new();
+    for file in files {
+        let pipeline = match parse_pipeline(file, world.topics, world.views, world.broken) {
+            Ok((pipeline, notes)) => {
+                out.extend(notes);
+                Arc::new(pipeline)
+            }
+            Err(findings) => {
+                out.extend(findings);
+                continue;
+            }
+        };
+        if let Some(first) = pipelines.get(&pipeline.name) {
+            let message = format!(
+                "pipeline `{}` is also declared in {}",
+                pipeline.name,
+                first.file.display()
+            );
+            out.push(file.error("duplicate-name", name_span(file), message));
+            continue;
+        }
+        definitions.push(Definition {
+            kind: DefinitionKind::Pipeline,
+            name: pipeline.name.clone(),
+            version: None,
+            hash: pipeline.hash,
+            text: Arc::clone(&pipeline.text),
+            file: pipeline.file.clone(),
+        });
+        pipelines.insert(pipeline.name.clone(), pipeline);
+    }
+    pipelines.into_values().collect()
+}
