@@ -185,11 +185,14 @@ impl Catalog {
         pipeline_files: &[SourceFile],
         mut out: Diagnostics,
     ) -> Result<Self, Diagnostics> {
-        let (topics, mut definitions) = build_topics(topic_files, &mut out);
-        let views = views::plan(view_files, &topics, &mut definitions, &mut out);
-        let broken = pipelines::broken(view_files, &views);
+        let (mut topics, mut definitions) = build_topics(topic_files, &mut out);
+        let (early, mut late) = views::split_by_pipelines(view_files);
+        let mut views = views::plan(&early, &topics, &[], &mut definitions, &mut out);
+        let broken = pipelines::broken(&early, &views);
         let world = pipelines::World { topics: &topics, views: &views, broken: &broken };
         let pipelines = pipelines::read(pipeline_files, &world, &mut definitions, &mut out);
+        late.extend(pipelines::add_derived(&pipelines, &mut topics, &mut definitions));
+        views.extend(views::plan(&late, &topics, &views, &mut definitions, &mut out));
         definitions.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         let hash = catalog_hash(&topics, &views, &pipelines);
         let mut findings = out.clone();

@@ -6,6 +6,7 @@
 //! described in `dataflows/README.md`. Knows topics and views by their plans; neither models nor the
 //! log.
 
+pub mod derived;
 mod features;
 mod gates;
 mod kpi;
@@ -20,6 +21,7 @@ mod tests;
 mod trainer;
 mod types;
 
+pub use derived::{OUTCOMES_SUFFIX, PREDICTIONS_SUFFIX};
 pub use metrics::{Direction, METRICS, Metric};
 pub use parse::{PIPELINE_VERSION, parse_pipeline};
 pub use settings::{

@@ -13,6 +13,7 @@ use falaj_definitions::catalog::{Catalog, DefinitionKind};
 use falaj_definitions::diagnostics::SourceFile;
 use falaj_definitions::evolution::compare;
 use falaj_definitions::expectations::Checks;
+use falaj_definitions::pipelines::{OUTCOMES_SUFFIX, PREDICTIONS_SUFFIX};
 use falaj_definitions::plan::ViewPlan;
 use falaj_definitions::topics::{parse_topic, rejected_topic};
 use falaj_event::hash::domain_hash;
@@ -203,21 +204,29 @@ fn admit_versions(
     let topics = declared.history.iter().filter(|old| old.kind == DefinitionKind::Topic);
     for old in topics {
         let Some(new) = catalog.topics.get(&old.name) else { continue };
-        if new.schema.derived {
+        let before = if is_of_pipeline(&old.name) {
+            Arc::new(serde_json::from_str::<TopicSchema>(&old.text).with_context(|| {
+                format!("a stored definition of `{}` is not readable", old.name)
+            })?)
+        } else if new.schema.derived {
             continue;
-        }
-        let file = SourceFile::new(format!("{} in the log", old.name), &*old.text);
-        let before = parse_topic(&file).map_err(|found| {
-            anyhow!("a stored definition of `{}` is not readable: {found}", old.name)
-        })?;
-        if before.schema.version < new.schema.version {
-            schemas.insert(Arc::clone(&before.schema));
-            if let Ok(Some(rejected)) = rejected_topic(&before) {
+        } else {
+            let file = SourceFile::new(format!("{} in the log", old.name), &*old.text);
+            let before = parse_topic(&file).map_err(|found| {
+                anyhow!("a stored definition of `{}` is not readable: {found}", old.name)
+            })?;
+            if before.schema.version < new.schema.version
+                && let Ok(Some(rejected)) = rejected_topic(&before)
+            {
                 schemas.insert(rejected.schema);
             }
+            before.schema
+        };
+        if before.version < new.schema.version {
+            schemas.insert(Arc::clone(&before));
         }
         let is_newest = declared.current.get(&(old.kind, old.name.clone())) == Some(old);
-        if let Err(refusal) = compare(&before.schema, &new.schema)
+        if let Err(refusal) = compare(&before, &new.schema)
             && is_newest
         {
             refusals.push(format!("topic `{}` ({}): {refusal}", old.name, new.file.display()));
@@ -230,6 +239,11 @@ fn admit_versions(
             refusals.join("\n  ")
         ),
     }
+}
+
+/// Whether a topic follows from a model pipeline; its stored definition is its schema.
+fn is_of_pipeline(name: &str) -> bool {
+    name.ends_with(PREDICTIONS_SUFFIX) || name.ends_with(OUTCOMES_SUFFIX)
 }
 
 fn start_sequencer(

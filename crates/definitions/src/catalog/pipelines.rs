@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Definition, DefinitionKind, Topics, name_span};
 use crate::diagnostics::{Diagnostics, SourceFile};
-use crate::pipelines::{Pipeline, parse_pipeline};
+use crate::pipelines::{Pipeline, derived, parse_pipeline};
 use crate::plan::ViewPlan;
 use crate::sql::view_name;
 
@@ -67,4 +67,24 @@ pub(super) fn read(
         pipelines.insert(pipeline.name.clone(), pipeline);
     }
     pipelines.into_values().collect()
+}
+
+/// Adds the topics that follow from pipelines, and gives the views that do.
+pub(super) fn add_derived(
+    pipelines: &[Arc<Pipeline>],
+    topics: &mut Topics,
+    definitions: &mut Vec<Definition>,
+) -> Vec<SourceFile> {
+    let mut views = Vec::new();
+    for pipeline in pipelines {
+        let Some(label) = topics.get(&pipeline.label.topic).cloned() else { continue };
+        let predictions = derived::predictions_topic(pipeline, &label);
+        let outcomes = derived::outcomes_topic(pipeline, &label);
+        for topic in [predictions, outcomes] {
+            definitions.push(super::definition_of(&topic));
+            topics.insert(Arc::new(topic));
+        }
+        views.extend(derived::views(pipeline));
+    }
+    views
 }

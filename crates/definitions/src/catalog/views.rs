@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{Definition, DefinitionKind, Topics};
 use crate::diagnostics::{Diagnostics, SourceFile};
+use crate::pipelines::{OUTCOMES_SUFFIX, PREDICTIONS_SUFFIX};
 use crate::plan::ViewPlan;
 use crate::sql::{plan_view, references, view_name};
 
@@ -19,20 +20,31 @@ struct Declared<'a> {
 
 /// Plans all views; those that read a wrong one are left out in silence, because the wrong one is
 /// reported.
+///
+/// `before` are views that were planned earlier; they may be read, and their names are taken.
 pub(super) fn plan(
     files: &[SourceFile],
     topics: &Topics,
+    before: &[Arc<ViewPlan>],
     definitions: &mut Vec<Definition>,
     out: &mut Diagnostics,
 ) -> Vec<Arc<ViewPlan>> {
-    let declared = declare(files, topics, out);
+    let mut declared = declare(files, topics, out);
+    for view in before {
+        if let Some(again) = declared.remove(&view.name) {
+            let message = format!("`{}` is already the name of a view", view.name);
+            let span = find_word(again.file.text(), &view.name);
+            out.push(again.file.error("duplicate-name", span, message));
+        }
+    }
     let (order, cycles) = order(&declared);
     let mut failed: BTreeSet<String> = BTreeSet::new();
     for cycle in cycles {
         report_cycle(&cycle, &declared, out);
         failed.extend(cycle);
     }
-    let mut planned: BTreeMap<String, Arc<ViewPlan>> = BTreeMap::new();
+    let before = before.iter().map(|view| (view.name.clone(), Arc::clone(view)));
+    let mut planned: BTreeMap<String, Arc<ViewPlan>> = before.collect();
     let mut views = Vec::new();
     for name in order {
         let Some(view) = declared.get(&name) else {
@@ -63,6 +75,32 @@ pub(super) fn plan(
         }
     }
     views
+}
+
+/// Whether a view reads, directly or not, what model pipelines add to the catalog: such views are
+/// planned after the pipelines. Files are split into those that do not and those that do.
+pub(super) fn split_by_pipelines(files: &[SourceFile]) -> (Vec<SourceFile>, Vec<SourceFile>) {
+    let derived =
+        |name: &String| name.ends_with(PREDICTIONS_SUFFIX) || name.ends_with(OUTCOMES_SUFFIX);
+    let mut late: BTreeSet<String> = BTreeSet::new();
+    let reads: Vec<(Option<String>, BTreeSet<String>)> =
+        files.iter().map(|file| (view_name(file.text()), references(file.text()))).collect();
+    loop {
+        let more: Vec<String> = reads
+            .iter()
+            .filter(|(_, reads)| reads.iter().any(|read| derived(read) || late.contains(read)))
+            .filter_map(|(name, _)| name.clone())
+            .filter(|name| !late.contains(name))
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        late.extend(more);
+    }
+    let is_late =
+        |file: &&SourceFile| view_name(file.text()).is_some_and(|name| late.contains(&name));
+    let (after, before): (Vec<_>, Vec<_>) = files.iter().partition(is_late);
+    (before.into_iter().cloned().collect(), after.into_iter().cloned().collect())
 }
 
 /// All views by name. Files that do not parse are reported here, for they have no name.
