@@ -1,0 +1,575 @@
+//! What is to be trained, as data: the job that a trainer process reads.
+//!
+//! Does not know where the rows come from or where the model goes.
+
+use serde::{Deserialize, Serialize};
+
+/// What the model predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// One of two classes; the score is the probability of the greater class.
+    Binary,
+    /// One of several classes; the scores are their probabilities.
+    Multiclass,
+    /// A number.
+    Regression,
+}
+
+/// How a column enters the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureKind {
+    /// A number, standardised; missing values become the mean and raise an indicator.
+    Numeric,
+    /// Text or integers from a vocabulary, with buckets for the unknown and the missing.
+    Categorical,
+    /// True or false; treated as the numbers 1 and 0.
+    Boolean,
+}
+
+/// One input column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Feature {
+    /// Name of the column.
+    pub name: String,
+    /// How it enters the model.
+    pub kind: FeatureKind,
+    /// Whether a prediction may lack it; by default, whether any row of the table lacks it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nullable: Option<bool>,
+}
+
+impl Feature {
+    /// A feature whose nullability is taken from the table.
+    pub fn new(name: &str, kind: FeatureKind) -> Self {
+        Self { name: name.to_owned(), kind, nullable: None }
+    }
+}
+
+/// What is trained, with its hyper-parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Trainer {
+    /// Logistic (softmax) or linear regression.
+    Linear {},
+    /// A multi-layer perceptron with embeddings for categorical columns.
+    Mlp {
+        /// Widths of the hidden layers.
+        #[serde(default = "default_hidden")]
+        hidden: Vec<usize>,
+        /// Probability that a hidden unit is dropped in training.
+        #[serde(default)]
+        dropout: f32,
+    },
+    /// A residual network over piecewise-linear encodings of the numbers: Gorishniy et al.,
+    /// "Revisiting deep learning models for tabular data" (2021) and "On embeddings for numerical
+    /// features in tabular deep learning" (2022).
+    Resnet {
+        /// Width of the residual stream.
+        #[serde(default = "default_width")]
+        width: usize,
+        /// Number of residual blocks.
+        #[serde(default = "default_blocks")]
+        blocks: usize,
+        /// Width within a block, as a multiple of `width`.
+        #[serde(default = "default_expansion")]
+        expansion: usize,
+        /// Probability that a unit within a block is dropped in training.
+        #[serde(default = "default_dropout")]
+        dropout: f32,
+        /// Quantile bins per numeric column; 0 leaves numbers as they are.
+        #[serde(default = "default_bins")]
+        bins: usize,
+    },
+    /// Gradient-boosted trees (XGBoost's second-order boosting, Chen and Guestrin 2016, as the
+    /// `forust-ml` crate has it); several classes are boosted one against the rest.
+    Trees {
+        /// Most trees per output.
+        #[serde(default = "default_trees")]
+        trees: usize,
+        /// Share of a tree's answer that is taken.
+        #[serde(default = "default_tree_rate")]
+        learning_rate: f32,
+        /// Most splits from root to leaf.
+        #[serde(default = "default_depth")]
+        max_depth: usize,
+        /// Least sum of second derivatives in a leaf.
+        #[serde(default = "default_leaf_weight")]
+        min_leaf_weight: f32,
+        /// L2 penalty on leaf values.
+        #[serde(default = "default_leaf_weight")]
+        l2: f32,
+        /// Share of the rows drawn for each tree.
+        #[serde(default = "default_share")]
+        subsample: f32,
+        /// Share of the columns drawn for each tree.
+        #[serde(default = "default_column_share")]
+        column_share: f64,
+        /// Most histogram bins per column.
+        #[serde(default = "default_tree_bins")]
+        bins: u16,
+        /// Trees without a better validation loss before boosting ends.
+        #[serde(default = "default_rounds")]
+        early_stopping_rounds: usize,
+    },
+}
+
+fn default_hidden() -> Vec<usize> {
+    vec![64, 32]
+}
+fn default_width() -> usize {
+    64
+}
+fn default_blocks() -> usize {
+    2
+}
+fn default_expansion() -> usize {
+    2
+}
+fn default_dropout() -> f32 {
+    0.1
+}
+fn default_bins() -> usize {
+    16
+}
+fn default_trees() -> usize {
+    500
+}
+fn default_tree_rate() -> f32 {
+    0.1
+}
+fn default_depth() -> usize {
+    6
+}
+fn default_leaf_weight() -> f32 {
+    1.0
+}
+fn default_share() -> f32 {
+    1.0
+}
+fn default_column_share() -> f64 {
+    1.0
+}
+fn default_tree_bins() -> u16 {
+    255
+}
+fn default_rounds() -> usize {
+    30
+}
+
+impl Trainer {
+    /// An MLP with the default widths.
+    pub fn mlp() -> Self {
+        Self::Mlp { hidden: default_hidden(), dropout: 0.0 }
+    }
+
+    /// A residual network of the default size.
+    pub fn resnet() -> Self {
+        Self::Resnet {
+            width: default_width(),
+            blocks: default_blocks(),
+            expansion: default_expansion(),
+            dropout: default_dropout(),
+            bins: default_bins(),
+        }
+    }
+
+    /// Trees of the default size.
+    pub fn trees() -> Self {
+        Self::Trees {
+            trees: default_trees(),
+            learning_rate: default_tree_rate(),
+            max_depth: default_depth(),
+            min_leaf_weight: default_leaf_weight(),
+            l2: default_leaf_weight(),
+            subsample: default_share(),
+            column_share: default_column_share(),
+            bins: default_tree_bins(),
+            early_stopping_rounds: default_rounds(),
+        }
+    }
+
+    /// Its name in files.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Linear {} => "linear",
+            Self::Mlp { .. } => "mlp",
+            Self::Resnet { .. } => "resnet",
+            Self::Trees { .. } => "trees",
+        }
+    }
+}
+
+/// Shares of the rows, in their order: the oldest train, the newest test.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Split {
+    /// Share that is trained on.
+    pub train: f64,
+    /// Share that stops training early and fits the calibration.
+    pub validation: f64,
+    /// Share that the reported figures are computed on.
+    pub test: f64,
+}
+
+impl Default for Split {
+    fn default() -> Self {
+        Self { train: 0.7, validation: 0.15, test: 0.15 }
+    }
+}
+
+/// AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Optimiser {
+    /// Step size.
+    pub learning_rate: f64,
+    /// Decoupled decay; applies to weight matrices, not to biases and norms.
+    pub weight_decay: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Greatest global gradient norm; 0 does not clip.
+    pub clip_norm: f64,
+}
+
+impl Default for Optimiser {
+    fn default() -> Self {
+        Self {
+            learning_rate: 2e-3,
+            weight_decay: 1e-4,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            clip_norm: 1.0,
+        }
+    }
+}
+
+/// Numbers that forward and backward passes compute in; parameters stay float32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// float32 throughout.
+    #[default]
+    F32,
+    /// bfloat16 products, float32 masters.
+    Bf16,
+    /// float16 products, float32 masters, dynamic loss scaling.
+    F16,
+}
+
+/// How much a row of a class counts in the loss.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassWeights {
+    /// Every row counts alike.
+    #[default]
+    None,
+    /// Inversely to the class's share of the training rows.
+    Balanced,
+    /// As given, by class in ascending order.
+    Given(Vec<f64>),
+}
+
+/// How scores become probabilities that hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Calibration {
+    /// As trained.
+    #[default]
+    None,
+    /// One divisor of the logits (Guo et al., "On calibration of modern neural networks", 2017).
+    Temperature,
+    /// A monotone map of the score (Zadrozny and Elkan, 2002); binary tasks only.
+    Isotonic,
+}
+
+/// Where it is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendChoice {
+    /// CUDA where there is one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// CUDA, or an error.
+    Cuda,
+}
+
+/// What a run may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bounds {
+    /// Most rows of the table.
+    pub max_rows: usize,
+    /// Most memory, estimated before it is taken.
+    pub max_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { max_rows: 50_000_000, max_bytes: 8 << 30 }
+    }
+}
+
+/// A training job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobSpec {
+    /// Name of the model.
+    pub model: String,
+    /// What it predicts.
+    pub task: Task,
+    /// Column of the label; rows where it is NULL are left out and counted.
+    pub label: String,
+    /// Input columns, in the order of the signature.
+    pub features: Vec<Feature>,
+    /// What is trained.
+    pub trainer: Trainer,
+    /// How the rows are divided.
+    #[serde(default)]
+    pub split: Split,
+    /// Key of all randomness.
+    #[serde(default)]
+    pub seed: u64,
+    /// Step sizes.
+    #[serde(default)]
+    pub optimiser: Optimiser,
+    /// Numbers of the forward and backward passes.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Rows per step, over all workers.
+    #[serde(default = "default_batch_size")]
+    pub batch_size: usize,
+    /// Most passes over the training rows.
+    #[serde(default = "default_epochs")]
+    pub epochs: u32,
+    /// Passes without a better validation loss before training ends; 0 never ends early.
+    #[serde(default = "default_patience")]
+    pub patience: u32,
+    /// How rows of a class count.
+    #[serde(default)]
+    pub class_weights: ClassWeights,
+    /// How scores become probabilities.
+    #[serde(default)]
+    pub calibration: Calibration,
+    /// Columns whose values are reported on one by one.
+    #[serde(default)]
+    pub slices: Vec<String>,
+    /// Where it is computed.
+    #[serde(default)]
+    pub backend: BackendChoice,
+    /// Data-parallel ranks.
+    #[serde(default = "default_workers")]
+    pub workers: usize,
+    /// Threads over all ranks; 0 takes the machine's. Results do not depend on it.
+    #[serde(default)]
+    pub threads: usize,
+    /// Categories of a column beyond the most frequent so many share the bucket of the unknown.
+    #[serde(default = "default_max_categories")]
+    pub max_categories: usize,
+    /// What the run may use.
+    #[serde(default)]
+    pub bounds: Bounds,
+}
+
+fn default_batch_size() -> usize {
+    256
+}
+fn default_epochs() -> u32 {
+    50
+}
+fn default_patience() -> u32 {
+    8
+}
+fn default_workers() -> usize {
+    1
+}
+fn default_max_categories() -> usize {
+    1_000
+}
+
+/// What is wrong with a job.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("job `{model}`: {field}: {why}")]
+pub struct SpecError {
+    /// The model's name.
+    pub model: String,
+    /// The field that is wrong.
+    pub field: &'static str,
+    /// What is wrong with it, and what would be right.
+    pub why: String,
+}
+
+impl JobSpec {
+    /// A job with every default.
+    pub fn new(
+        model: &str,
+        task: Task,
+        label: &str,
+        features: Vec<Feature>,
+        trainer: Trainer,
+    ) -> Self {
+        Self {
+            model: model.to_owned(),
+            task,
+            label: label.to_owned(),
+            features,
+            trainer,
+            split: Split::default(),
+            seed: 0,
+            optimiser: Optimiser::default(),
+            precision: Precision::default(),
+            batch_size: default_batch_size(),
+            epochs: default_epochs(),
+            patience: default_patience(),
+            class_weights: ClassWeights::default(),
+            calibration: Calibration::default(),
+            slices: Vec::new(),
+            backend: BackendChoice::default(),
+            workers: default_workers(),
+            threads: 0,
+            max_categories: default_max_categories(),
+            bounds: Bounds::default(),
+        }
+    }
+
+    /// Checks everything that can be checked without the rows.
+    ///
+    /// # Errors
+    /// [`SpecError`], naming the field.
+    pub fn check(&self) -> Result<(), SpecError> {
+        self.check_columns()?;
+        self.check_numbers()?;
+        self.check_trainer()
+    }
+
+    fn wrong(&self, field: &'static str, why: impl Into<String>) -> SpecError {
+        SpecError { model: self.model.clone(), field, why: why.into() }
+    }
+
+    fn check_columns(&self) -> Result<(), SpecError> {
+        if self.model.is_empty() {
+            return Err(self.wrong("model", "a model needs a name"));
+        }
+        if self.features.is_empty() {
+            return Err(self.wrong("features", "there must be at least one"));
+        }
+        let mut names: Vec<&str> = self.features.iter().map(|f| f.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(self.wrong("features", format!("`{}` is named twice", pair[0])));
+        }
+        if names.binary_search(&self.label.as_str()).is_ok() {
+            let why =
+                format!("`{}` is also a feature: the model would read its answer", self.label);
+            return Err(self.wrong("label", why));
+        }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<(), SpecError> {
+        let Split { train, validation, test } = self.split;
+        let shares = [train, validation, test];
+        if shares.iter().any(|share| !(0.0..=1.0).contains(share))
+            || (shares.iter().sum::<f64>() - 1.0).abs() > 1e-9
+            || train == 0.0
+            || validation == 0.0
+        {
+            let why = format!(
+                "shares {shares:?} must be between 0 and 1 and sum to 1, and neither train nor \
+                 validation may be 0"
+            );
+            return Err(self.wrong("split", why));
+        }
+        if self.workers == 0 || self.workers > 1_024 {
+            return Err(self.wrong("workers", "must be between 1 and 1024"));
+        }
+        if self.batch_size < self.workers || !self.batch_size.is_multiple_of(self.workers) {
+            let why = format!(
+                "{} rows do not divide over {} workers; make it a multiple",
+                self.batch_size, self.workers
+            );
+            return Err(self.wrong("batch_size", why));
+        }
+        if self.epochs == 0 {
+            return Err(self.wrong("epochs", "must be at least 1"));
+        }
+        let o = &self.optimiser;
+        let numbers = [o.learning_rate, o.epsilon];
+        let shares = [o.beta1, o.beta2];
+        if numbers.iter().any(|n| !n.is_finite() || *n <= 0.0)
+            || shares.iter().any(|n| !(0.0..1.0).contains(n))
+            || !(o.weight_decay.is_finite() && o.weight_decay >= 0.0)
+            || !(o.clip_norm.is_finite() && o.clip_norm >= 0.0)
+        {
+            let why = "learning_rate and epsilon must be positive, betas in [0, 1), weight_decay \
+                       and clip_norm not negative";
+            return Err(self.wrong("optimiser", why));
+        }
+        Ok(())
+    }
+
+    fn check_trainer(&self) -> Result<(), SpecError> {
+        let dropout = match &self.trainer {
+            Trainer::Mlp { dropout, .. } | Trainer::Resnet { dropout, .. } => *dropout,
+            _ => 0.0,
+        };
+        if !(0.0..1.0).contains(&dropout) {
+            return Err(self.wrong("trainer", "dropout must be in [0, 1)"));
+        }
+        let widths_ok = match &self.trainer {
+            Trainer::Linear {} => true,
+            Trainer::Mlp { hidden, .. } => hidden.iter().all(|w| (1..=65_536).contains(w)),
+            Trainer::Resnet { width, blocks, expansion, bins, .. } => {
+                (1..=65_536).contains(width)
+                    && (1..=256).contains(blocks)
+                    && (1..=16).contains(expansion)
+                    && *bins <= 4_096
+            }
+            Trainer::Trees {
+                trees,
+                learning_rate,
+                max_depth,
+                subsample,
+                column_share,
+                bins,
+                ..
+            } => {
+                (1..=100_000).contains(trees)
+                    && (*learning_rate > 0.0 && *learning_rate <= 1.0)
+                    && (1..=64).contains(max_depth)
+                    && (*subsample > 0.0 && *subsample <= 1.0)
+                    && (*column_share > 0.0 && *column_share <= 1.0)
+                    && (2..=60_000).contains(bins)
+            }
+        };
+        if !widths_ok {
+            let why = "a width, count or share is zero or beyond any use: widths to 65536, 256 \
+                       blocks, expansion 16, 4096 bins, 100000 trees of depth 64, shares to 1";
+            return Err(self.wrong("trainer", why));
+        }
+        if self.calibration == Calibration::Isotonic && self.task != Task::Binary {
+            return Err(self.wrong("calibration", "isotonic needs a binary task"));
+        }
+        if self.calibration != Calibration::None && self.task == Task::Regression {
+            return Err(self.wrong("calibration", "a regression has no probabilities to calibrate"));
+        }
+        if self.class_weights != ClassWeights::None && self.task == Task::Regression {
+            return Err(self.wrong("class_weights", "a regression has no classes"));
+        }
+        if let ClassWeights::Given(weights) = &self.class_weights
+            && weights.iter().any(|weight| !weight.is_finite() || *weight <= 0.0)
+        {
+            return Err(self.wrong("class_weights", "weights must be positive numbers"));
+        }
+        Ok(())
+    }
+}
