@@ -280,10 +280,11 @@ fn declare(
     Ok(())
 }
 
-/// The hash of everything that decides what the views contain.
+/// The hash of everything that decides what the state contains; its version counts the rules of where
+/// checkpoints fall.
 pub fn plan_set_hash(views: &[Arc<ViewPlan>]) -> Hash256 {
     let hashes: Vec<&[u8]> = views.iter().map(|view| view.hash.0.as_slice()).collect();
-    domain_hash(b"falaj.plan-set.v1", &hashes)
+    domain_hash(b"falaj.plan-set.v2", &hashes)
 }
 
 /// What the view store must know of the views.
