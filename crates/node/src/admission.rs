@@ -78,6 +78,10 @@ fn observe(
 }
 
 impl Admission for Doorkeeper {
+    fn max_gap_us(&self, topic: TopicId) -> Option<u64> {
+        self.state.max_gap_us(topic)
+    }
+
     fn admit(
         &mut self,
         closing: &Closing,
