@@ -27,7 +27,7 @@ use falaj_event::{ColumnType, LogTime, TopicKind, TopicSchema};
 
 use crate::catalog::Topics;
 use crate::sql::oracle_view::{self as parsed, Clause, Parsed};
-use aggregates::{Calls, Window};
+use aggregates::{Calls, Finished, Window};
 use rewrite::{Scope, quoted};
 
 #[cfg(test)]
@@ -116,6 +116,8 @@ pub fn oracle_sql(
 struct Known {
     name: String,
     column_type: Option<ColumnType>,
+    /// Whether it is a float, declared or computed.
+    is_float: bool,
     comparison: Comparison,
 }
 
@@ -261,6 +263,7 @@ impl Builder<'_> {
             columns.push(Known {
                 name: column.clone(),
                 column_type: None,
+                is_float: floats::is_float(expr, &|column| scope.is_float(column)),
                 comparison: rewrite::comparison(expr, scope),
             });
         }
@@ -295,15 +298,12 @@ impl Builder<'_> {
         self.cte(format!("{name}__rows"), format!("{sql}) AS filtered"));
 
         let mut calls = Calls::new(scope, self.t);
-        let items: Vec<(String, String, Comparison)> = view
+        let items: Vec<(String, Finished)> = view
             .items
             .iter()
-            .map(|(column, expr)| {
-                let (sql, comparison) = calls.finish(expr, &keys, view);
-                (column.clone(), sql, comparison)
-            })
+            .map(|(column, expr)| (column.clone(), calls.finish(expr, &keys, view)))
             .collect();
-        let having = view.having.as_ref().map(|having| calls.finish(having, &keys, view).0);
+        let having = view.having.as_ref().map(|having| calls.finish(having, &keys, view).sql);
         let results: String =
             calls.results().iter().enumerate().fold(String::new(), |mut text, (position, call)| {
                 let _ = write!(text, ",\n    {call} AS \"__a{position}\"");
@@ -318,10 +318,11 @@ impl Builder<'_> {
             ),
         );
         self.finish(name, &numbered, &items, having.as_deref(), scope.over_view);
-        let known = |(name, _, comparison): (String, String, Comparison)| Known {
+        let known = |(name, finished): (String, Finished)| Known {
             name,
             column_type: None,
-            comparison,
+            is_float: finished.is_float,
+            comparison: finished.comparison,
         };
         items.into_iter().map(known).collect()
     }
@@ -330,12 +331,14 @@ impl Builder<'_> {
         &mut self,
         name: &str,
         keys: &[String],
-        items: &[(String, String, Comparison)],
+        items: &[(String, Finished)],
         having: Option<&str>,
         over_view: bool,
     ) {
-        let columns: Vec<String> =
-            items.iter().map(|(column, sql, _)| format!("{sql} AS {}", quoted(column))).collect();
+        let columns: Vec<String> = items
+            .iter()
+            .map(|(column, finished)| format!("{} AS {}", finished.sql, quoted(column)))
+            .collect();
         let mut sql = format!(
             "  SELECT {}\n  FROM {} AS g",
             columns.join(",\n    "),
