@@ -13,5 +13,7 @@ mod electricity;
 mod end_to_end;
 /// Views against their meaning.
 mod oracle;
+/// What retention lets go, and what stays.
+mod retention;
 /// The architecture, as assertions.
 mod tidy;

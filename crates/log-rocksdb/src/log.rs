@@ -14,6 +14,7 @@ use falaj_log::{BlockId, BlockLocation, EpochEntry, Log, LogError, ProducerOutco
 use rocksdb::WriteBatch;
 
 use crate::check::{self, End, NextOffsets};
+use crate::cut::{self, Cuts};
 use crate::diagnose;
 use crate::error::{StoreError, damaged, file};
 use crate::keys::{self, OffsetRow, ProducerRow};
@@ -34,6 +35,7 @@ struct Published {
     /// The newest entries, ending with the tail.
     recent: VecDeque<Arc<EpochEntry>>,
     next_offsets: NextOffsets,
+    cuts: Cuts,
 }
 
 /// The one writer's side.
@@ -51,6 +53,8 @@ pub struct RocksLog {
     writer: Mutex<Writer>,
     published: Mutex<Published>,
     grown: Condvar,
+    /// Held while a topic is cut.
+    cutting: Mutex<()>,
     /// Held for as long as the log is open.
     _lock: File,
 }
@@ -78,11 +82,16 @@ impl RocksLog {
                 recent: end.tail.iter().cloned().collect(),
                 tail: end.tail,
                 next_offsets: end.next_offsets,
+                cuts: end.cuts,
             }),
             writer: Mutex::new(Writer { staged: HashMap::new(), slots, failed: false }),
             grown: Condvar::new(),
+            cutting: Mutex::default(),
             _lock: lock,
         };
+        // What a crash left of a cut.
+        let cuts = log.published().cuts.clone();
+        cuts.into_iter().try_for_each(|(topic, kept)| cut::sweep(&log.store, topic, kept))?;
         log.mark_verified()?;
         Ok(log)
     }
@@ -287,7 +296,7 @@ impl Log for RocksLog {
         let batch = self.batch(entry, &blocks)?;
         writer.failed = true;
         self.store.write(batch)?;
-        let end = End { tail: Some(Arc::new(entry.clone())), next_offsets: NextOffsets::new() };
+        let end = End { tail: Some(Arc::new(entry.clone())), ..End::default() };
         writer.slots.acknowledge(end.acknowledged())?;
         writer.failed = false;
         for part in &entry.partitions {
@@ -344,9 +353,19 @@ impl Log for RocksLog {
     fn block(&self, topic: TopicId, partition: u32, id: BlockId) -> Result<Arc<[u8]>, LogError> {
         let missing = LogError::MissingBlock { topic, partition, block: id };
         let Some(newest) = self.newest() else { return Err(missing) };
-        match self.store.block(topic, partition, id, newest)? {
+        let Some(place) = self.store.place(topic, partition, id, newest)? else {
+            return Err(missing);
+        };
+        let body = self.store.body(&place, id)?;
+        // Asked after the read: a block that was there is whole, one that is not may be cut by now.
+        let first_kept = self.first_kept(topic);
+        match body {
+            _ if place.epoch < first_kept => Err(LogError::Cut { topic, first_kept }),
             Some(bytes) => Ok(Arc::from(bytes.as_ref())),
-            None => Err(missing),
+            None => Err(damaged(
+                format!("block {id:?} of topic {topic:?} partition {partition}"),
+                "its row in places names a row of blocks that is missing",
+            )),
         }
     }
 
@@ -404,6 +423,22 @@ impl Log for RocksLog {
         let Some(newest) = self.newest() else { return Ok(None) };
         let row = self.store.producer_row(producer, u64::MAX, newest)?;
         Ok(row.map(|row| row.entry.last_sequence()))
+    }
+
+    fn cut(&self, topic: TopicId, first_kept: u64) -> Result<u64, LogError> {
+        let _cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.first_kept(topic);
+        let first_kept = first_kept.min(self.newest().unwrap_or(0));
+        if first_kept > before {
+            cut::condemn(&self.store, topic, first_kept)?;
+            self.published().cuts.insert(topic, first_kept);
+            cut::sweep(&self.store, topic, first_kept)?;
+        }
+        Ok(first_kept.max(before))
+    }
+
+    fn first_kept(&self, topic: TopicId) -> u64 {
+        self.published().cuts.get(&topic).copied().unwrap_or(0)
     }
 
     fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64> {

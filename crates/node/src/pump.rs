@@ -31,11 +31,19 @@ pub struct PumpOptions {
     pub epochs_in_flight: usize,
     /// Stop after this epoch; `None`: go on for ever.
     pub until: Option<u64>,
+    /// Compute from the events that are kept where others were cut; otherwise that is a failure.
+    pub skip_cut: bool,
 }
 
 impl Default for PumpOptions {
     fn default() -> Self {
-        Self { workers: 1, checkpoint_work: 1 << 18, epochs_in_flight: 64, until: None }
+        Self {
+            workers: 1,
+            checkpoint_work: 1 << 18,
+            epochs_in_flight: 64,
+            until: None,
+            skip_cut: false,
+        }
     }
 }
 
@@ -181,6 +189,7 @@ impl Pump {
             log: Arc::clone(&parts.log),
             reader: parts.reader.with_options(ReadOptions {
                 topics: Some(source_topics(&parts.plans).into_iter().collect()),
+                skip_cut: options.skip_cut,
                 ..ReadOptions::default()
             }),
             engine: Arc::clone(&engine),
@@ -286,7 +295,11 @@ fn is_closed(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<EngineError>(), Some(EngineError::Stopped))
 }
 
-fn resume(store: &ViewStore) -> Result<Option<Resume>> {
+/// What an engine goes on from; `None` where the store has no checkpoint yet.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn resume(store: &ViewStore) -> Result<Option<Resume>> {
     let Some(Progress { epoch, t }) = store.progress().operator else { return Ok(None) };
     let mut state = Vec::new();
     for entry in store.operator_state()? {

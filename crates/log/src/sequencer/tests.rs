@@ -593,6 +593,12 @@ impl Log for Failing {
     fn last_sequence(&self, producer: ProducerId) -> Result<Option<u64>, LogError> {
         self.log.last_sequence(producer)
     }
+    fn cut(&self, topic: TopicId, first_kept: u64) -> Result<u64, LogError> {
+        self.log.cut(topic, first_kept)
+    }
+    fn first_kept(&self, topic: TopicId) -> u64 {
+        self.log.first_kept(topic)
+    }
     fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64> {
         self.log.wait_beyond(epoch, timeout)
     }
