@@ -7,6 +7,8 @@ mod corruption;
 mod crash;
 /// One log, one state.
 mod digest;
+/// The doors, without a node behind them.
+mod doors;
 /// Real events, end to end.
 mod electricity;
 /// One node through its doors.
