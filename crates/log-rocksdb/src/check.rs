@@ -9,7 +9,6 @@ use falaj_event::{Hash256, LogTime, TopicId};
 use falaj_log::{EpochEntry, LogError, PartitionEntry};
 
 use crate::cut::{self, Cuts};
-use crate::diagnose;
 use crate::error::{StoreError, damaged};
 use crate::keys::{self, OffsetRow, ProducerRow};
 use crate::options::Verify;
@@ -73,7 +72,7 @@ fn cuts(store: &Store, newest: u64) -> Result<Cuts, LogError> {
 }
 
 fn format(store: &Store) -> Result<(), LogError> {
-    let place = || diagnose::described(store.path());
+    let place = || falaj_rocks_files::described(store.path());
     let stored = store.get(keys::META, keys::FORMAT_KEY)?;
     let found = stored
         .as_deref()

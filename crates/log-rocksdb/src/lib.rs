@@ -45,7 +45,6 @@
 
 mod check;
 mod cut;
-mod diagnose;
 mod error;
 mod keys;
 mod log;

@@ -6,16 +6,15 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use falaj_event::{LogTime, ProducerId, TopicId};
-use falaj_log::contract::check_continues;
+use falaj_log::contract::{check_continues, wait_until_grown};
 use falaj_log::{BlockId, BlockLocation, EpochEntry, Log, LogError, ProducerOutcome, StagedBlock};
 use rocksdb::WriteBatch;
 
 use crate::check::{self, End, NextOffsets};
 use crate::cut::{self, Cuts};
-use crate::diagnose;
 use crate::error::{StoreError, damaged, file};
 use crate::keys::{self, OffsetRow, ProducerRow};
 use crate::options::Options;
@@ -198,7 +197,7 @@ fn lock(path: &Path) -> Result<File, LogError> {
 }
 
 fn refuse_unreadable(store_path: &Path) -> Result<(), LogError> {
-    match diagnose::unreadable(store_path) {
+    match falaj_rocks_files::unreadable(store_path) {
         Some(damage) => Err(damaged(damage.place, damage.why)),
         None => Ok(()),
     }
@@ -442,17 +441,8 @@ impl Log for RocksLog {
     }
 
     fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64> {
-        let deadline = Instant::now().checked_add(timeout);
-        let mut published = self.published();
-        loop {
-            let newest = published.tail.as_ref().map(|tail| tail.record.epoch);
-            let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
-            if newest > epoch || left.is_zero() {
-                return newest;
-            }
-            let woken = self.grown.wait_timeout(published, left);
-            published = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let newest = |published: &Published| published.tail.as_ref().map(|tail| tail.record.epoch);
+        wait_until_grown(self.published(), &self.grown, newest, epoch, timeout)
     }
 }
 

@@ -22,7 +22,7 @@ use falaj_log::sequencer::Options as SequencerOptions;
 use falaj_log::{ClockMode, Log, Parts, Reader, Schemas, Sequencer, SequencerHandle, SystemClock};
 use falaj_log_rocksdb::RocksLog;
 use falaj_vault::Vault;
-use falaj_views::{Opened, ViewMeta, ViewStore};
+use falaj_views::{Opened, ViewError, ViewMeta, ViewStore};
 
 use crate::admission::Doorkeeper;
 use crate::baseline::{self, Beginning};
@@ -352,15 +352,17 @@ impl Opening<'_> {
     /// The state as it is, or made again where it cannot be used.
     fn store(&self) -> Result<(ViewStore, Option<String>)> {
         let whole_from = baseline::whole_from(self.log.as_ref(), &self.catalog.views);
-        let reason = match self.open()? {
-            Opened::Ready(store)
+        let reason = match self.open() {
+            Err(error) if is_damage(&error) => format!("{error:#}"),
+            Err(error) => return Err(error),
+            Ok(Opened::Ready(store))
                 if baseline::reads_from(store.progress().operator) >= whole_from
                     || self.options.pump.skip_cut =>
             {
                 return Ok((*store, None));
             }
-            Opened::Ready(_) => "it is older than what was cut from the log".to_owned(),
-            Opened::Rebuild(reason) => reason.to_string(),
+            Ok(Opened::Ready(_)) => "it is older than what was cut from the log".to_owned(),
+            Ok(Opened::Rebuild(reason)) => reason.to_string(),
         };
         let (store, from) = self.again(&reason)?;
         Ok((store, Some(format!("{reason}{from}"))))
@@ -405,4 +407,8 @@ impl Opening<'_> {
             Opened::Rebuild(again) => bail!("the state was removed and yet {again}"),
         }
     }
+}
+
+fn is_damage(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<ViewError>(), Some(ViewError::Damaged { .. }))
 }
