@@ -27,6 +27,7 @@ use falaj_event::{ColumnType, LogTime, TopicKind, TopicSchema};
 
 use crate::catalog::Topics;
 use crate::sql::oracle_view::{self as parsed, Clause, Parsed};
+use crate::text::date_from_days;
 use aggregates::{Calls, Finished, Window};
 use rewrite::{Scope, quoted};
 
@@ -380,30 +381,18 @@ fn instant(micros: u64) -> String {
 }
 
 fn instant_signed(micros: i128) -> String {
-    let micros = micros.clamp(i128::from(i64::MIN / 1_000), i128::from(i64::MAX / 1_000));
+    let bound = i64::MAX / 1_000;
+    let micros = i64::try_from(micros).unwrap_or(if micros < 0 { -bound } else { bound });
+    let micros = micros.clamp(-bound, bound);
     let (seconds, fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = civil(days);
+    let (year, month, day) = date_from_days(days);
     format!(
         "CAST('{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}.{fraction:06}+00:00' AS TIMESTAMP WITH TIME ZONE)",
         second / 3_600,
         second / 60 % 60,
         second % 60
     )
-}
-
-/// Year, month and day of days since 1970-01-01.
-fn civil(days: i128) -> (i128, i128, i128) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i128::from(month <= 2), month, day)
 }
 
 /// The earliest event time in a window at `t`.

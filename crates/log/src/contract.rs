@@ -29,8 +29,8 @@
 //! An error from `commit` leaves the outcome unknown until the log is reopened; the caller must not
 //! continue on the same handle. Every other error leaves the log as it was.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use falaj_event::{Hash256, LogTime, ProducerId, TopicId};
 
@@ -160,6 +160,27 @@ pub trait Log: Send + Sync + 'static {
     /// Blocks until an entry with a number above `epoch` (`None`: any entry) exists or `timeout`
     /// has passed; returns the tail's number.
     fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64>;
+}
+
+/// [`Log::wait_beyond`] for logs in one process: `grown` is notified when the state behind `guard`, of
+/// which `newest` tells the tail's number, has grown.
+pub fn wait_until_grown<S>(
+    mut guard: MutexGuard<'_, S>,
+    grown: &Condvar,
+    newest: impl Fn(&S) -> Option<u64>,
+    epoch: Option<u64>,
+    timeout: Duration,
+) -> Option<u64> {
+    let deadline = Instant::now().checked_add(timeout);
+    loop {
+        let newest = newest(&guard);
+        let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
+        if newest > epoch || left.is_zero() {
+            return newest;
+        }
+        let woken = grown.wait_timeout(guard, left);
+        guard = woken.unwrap_or_else(PoisonError::into_inner).0;
+    }
 }
 
 /// What every log checks before it commits `entry` after `tail`, given the partitions' next offsets.

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use falaj_event::{LogTime, ProducerId, TopicId};
 
 use crate::contract::{
     BlockId, BlockLocation, Log, LogError, ProducerOutcome, StagedBlock, check_continues,
+    wait_until_grown,
 };
 use crate::epoch::{EpochEntry, ProducerEntry};
 
@@ -200,16 +201,7 @@ impl Log for MemoryLog {
     }
 
     fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64> {
-        let deadline = Instant::now().checked_add(timeout);
-        let mut state = self.state();
-        loop {
-            let tail = state.entries.last().map(|entry| entry.record.epoch);
-            let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
-            if tail > epoch || left.is_zero() {
-                return tail;
-            }
-            let woken = self.grown.wait_timeout(state, left);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let newest = |state: &State| state.entries.last().map(|entry| entry.record.epoch);
+        wait_until_grown(self.state(), &self.grown, newest, epoch, timeout)
     }
 }
