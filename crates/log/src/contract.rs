@@ -10,6 +10,9 @@
 //!   every block that it names are readable; after a crash before that, either all of them or none.
 //! * **Order**: entries have dense numbers from 0, strictly increasing `T`, and each names the hash
 //!   of its predecessor; a commit that does not continue the tail is refused and changes nothing.
+//! * **Time**: an entry's `T` is what the sequencer chose by the rule of its clock mode ([`crate::clock`]):
+//!   from the `T` before, and either the wall clock or how far the epoch's events may move an event
+//!   clock. A log stores it and never chooses.
 //! * **Offsets** exist only through entries: dense from 0 per (topic, partition).
 //! * **Integrity**: bytes come back exactly as they were written, or an error names what is damaged.
 //! * **Fencing**: an entry whose term is below the tail's is refused.
