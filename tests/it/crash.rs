@@ -22,8 +22,8 @@ use falaj_event::{
 };
 use falaj_log::schemas::row_schema;
 use falaj_log::{
-    AdmitAll, ClockMode, Log, Ops, Origin, Parts, PiiMode, ReadOptions, Reader, Schemas, Sequencer,
-    SystemClock,
+    AdmitAll, ClockMode, Log, LogError, Ops, Origin, Parts, PiiMode, ReadOptions, Reader, Schemas,
+    Sequencer, SystemClock,
 };
 use falaj_log_rocksdb::{Fsync, Options, RocksLog, Verify};
 use falaj_vault::Vault;
@@ -36,6 +36,10 @@ const PARTITIONS: u32 = 4;
 const HOME: &str = "FALAJ_CRASH_HOME";
 /// What the parent knows to be acknowledged, per producer: `next,next,next`.
 const NEXT: &str = "FALAJ_CRASH_NEXT";
+/// Whether the child cuts its log while it appends.
+const CUT: &str = "FALAJ_CRASH_CUT";
+/// How many epochs such a child keeps.
+const KEPT_EPOCHS: u64 = 12;
 
 struct Seeded(u64);
 
@@ -126,7 +130,7 @@ fn child() {
     let vault = Arc::new(Vault::open(&home.join("vault")).unwrap());
     let log = Arc::new(RocksLog::open(&home.join("log"), options(Verify::Tail)).unwrap());
     let parts = Parts {
-        log,
+        log: Arc::clone(&log) as Arc<dyn Log>,
         random: Arc::clone(vault.random()),
         vault,
         admission: Box::new(AdmitAll),
@@ -143,6 +147,9 @@ fn child() {
     // Nobody may be left running when the parent goes away.
     let deadline = Instant::now() + Duration::from_secs(20);
     std::thread::scope(|scope| {
+        if std::env::var_os(CUT).is_some() {
+            scope.spawn(|| cut_again_and_again(&*log, deadline));
+        }
         for (number, next) in (0..PRODUCERS).zip(next) {
             let (sequencer, schema) = (&sequencer, &schema);
             scope.spawn(move || {
@@ -167,6 +174,15 @@ fn child() {
     });
 }
 
+fn cut_again_and_again(log: &dyn Log, deadline: Instant) {
+    while Instant::now() < deadline {
+        let newest = log.tail().map_or(0, |tail| tail.record.epoch);
+        let kept = log.cut(payments().id(), newest.saturating_sub(KEPT_EPOCHS)).unwrap();
+        std::io::stdout().lock().write_all(format!("cut {kept}\n").as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// What the parent heard: the epoch and `T` of a batch's last event.
 #[derive(Clone, Copy)]
 struct Told {
@@ -180,10 +196,16 @@ struct Heard {
     /// Per (producer, first sequence).
     batches: BTreeMap<(u8, u64), Told>,
     next: [u64; PRODUCERS as usize],
+    /// The first epoch that is kept.
+    cut: u64,
 }
 
 impl Heard {
     fn line(&mut self, line: &str) {
+        if let Some(kept) = line.strip_prefix("cut ").and_then(|kept| kept.parse().ok()) {
+            self.cut = self.cut.max(kept);
+            return;
+        }
         let fields: Vec<u64> = line.split(' ').map_while(|field| field.parse().ok()).collect();
         // Lines of the test harness, and a line that death cut short, are not acknowledgements.
         let [number, first, count, epoch, t] = fields[..] else { return };
@@ -195,9 +217,10 @@ impl Heard {
 }
 
 /// Runs a child and kills it `delay` after its first acknowledgement, or after its start.
-fn run_and_kill(home: &Path, heard: &mut Heard, delay: Duration, from_start: bool) {
+fn run_and_kill(home: &Path, heard: &mut Heard, delay: Duration, from_start: bool, cut: bool) {
     let next: Vec<String> = heard.next.iter().map(u64::to_string).collect();
     let mut child = Command::new(std::env::current_exe().unwrap())
+        .envs(cut.then_some((CUT, "1")))
         .args(["crash::child", "--exact", "--nocapture", "--test-threads=1"])
         .env(HOME, home)
         .env(NEXT, next.join(","))
@@ -332,7 +355,7 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         // One in four dies early: while it opens what the one before it left.
         let early = kill > 1 && random.below(4) == 0;
         let delay = Duration::from_micros(random.below(if early { 60_000 } else { 120_000 }));
-        run_and_kill(home.path(), &mut heard, delay, early);
+        run_and_kill(home.path(), &mut heard, delay, early, false);
         // On a copy: the next child finds what the killed one left, not what a check tidied up.
         let copied = scratch();
         copy(home.path(), copied.path());
@@ -345,4 +368,59 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         end.0, end.1
     );
     assert!(acknowledged > 1_000, "only {acknowledged} events were acknowledged: no load");
+}
+
+/// Opens a log whose cuts were interrupted, everything verified, and holds it against what was heard.
+/// Returns the first epoch that is kept, and how many there are.
+fn check_cut(home: &Path, heard: &Heard) -> (u64, u64) {
+    let vault = Arc::new(Vault::open(&home.join("vault")).unwrap());
+    let log = Arc::new(RocksLog::open(&home.join("log"), options(Verify::Full)).unwrap());
+    let topic = payments().id();
+    let first_kept = log.first_kept(topic);
+    assert!(first_kept >= heard.cut, "a cut below {} was told, {first_kept} is kept", heard.cut);
+    let epochs = log.tail().unwrap().record.epoch + 1;
+    assert!(first_kept < epochs);
+    let schemas = Arc::new(Schemas::from_iter([payments()]));
+    let reading = ReadOptions { verify: true, skip_cut: true, ..ReadOptions::default() };
+    let reader = Reader::new(Arc::clone(&log) as Arc<dyn Log>, vault, schemas, reading);
+    for epoch in 0..epochs {
+        reader.verify_epoch(epoch).unwrap();
+        let entry = log.entry(epoch).unwrap().unwrap();
+        assert_eq!(entry.record.epoch, epoch);
+        for part in &entry.partitions {
+            let block = log.block(topic, part.partition, part.blocks[0]);
+            match block {
+                Ok(_) => assert!(epoch >= first_kept),
+                Err(LogError::Cut { first_kept: told, .. }) => {
+                    assert!(epoch < first_kept && told == first_kept);
+                }
+                Err(other) => panic!("epoch {epoch}: {other}"),
+            }
+        }
+    }
+    for ((number, first), told) in &heard.batches {
+        let last = first + u64::from(told.count) - 1;
+        let found = log.producer(producer(*number), last).unwrap().unwrap();
+        assert_eq!((found.epoch, found.t), (told.epoch, told.t), "{number} {last}");
+    }
+    (first_kept, epochs)
+}
+
+#[test]
+fn a_cut_that_is_killed_holds_whole_or_not_at_all() {
+    let seed = std::env::var("FALAJ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(42);
+    println!("seed {seed} (set FALAJ_SEED for another)");
+    let mut random = Seeded(seed ^ 0xC07);
+    let home = scratch();
+    let mut heard = Heard::default();
+    let mut end = (0, 0);
+    for _ in 0..KILLS / 3 {
+        let delay = Duration::from_micros(random.below(120_000));
+        run_and_kill(home.path(), &mut heard, delay, false, true);
+        let copied = scratch();
+        copy(home.path(), copied.path());
+        end = check_cut(copied.path(), &heard);
+    }
+    println!("{} kills: {} of {} epochs cut, {} of them told", KILLS / 3, end.0, end.1, heard.cut);
+    assert!(heard.cut > 50, "only {} epochs were cut: no load", heard.cut);
 }

@@ -7,11 +7,15 @@ mod corruption;
 mod crash;
 /// One log, one state.
 mod digest;
+/// The doors, without a node behind them.
+mod doors;
 /// Real events, end to end.
 mod electricity;
 /// One node through its doors.
 mod end_to_end;
 /// Views against their meaning.
 mod oracle;
+/// What retention lets go, and what stays.
+mod retention;
 /// The architecture, as assertions.
 mod tidy;

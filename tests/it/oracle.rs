@@ -21,7 +21,7 @@ use falaj_event::cells::Cells;
 use falaj_event::encoding::{decode_row, encode_row};
 use falaj_event::{EpochChanges, LogTime, Value};
 use falaj_node::demo::simulation::SimulationOptions;
-use kit::check::{Sample, Tally, check, compare};
+use kit::check::{Sample, Tally, check, compare, compare_with};
 use kit::engine::{Contents, Run, changes};
 use kit::generate::arrivals::{self, Floats, Options};
 use kit::generate::views::{self, Taste};
@@ -91,6 +91,22 @@ fn own_views_equal_their_oracles_over_thousands_of_payments() {
     let every = if slow { 1 } else { 40 };
     let sample = Sample { reference: every.min(10), sql: every };
     report("own views", &[simulated(options, Clock::Event, 40, sample).unwrap()]);
+}
+
+#[test]
+fn own_views_equal_their_oracles_in_duckdb() {
+    let Some(python) = kit::duckdb::python() else { return };
+    let catalog = kit::node::own_catalog().unwrap();
+    let arrivals = kit::simulated::arrivals(&catalog, small(9)).unwrap();
+    let closes = closes(&mut Random::new(9), &arrivals, 22, 0);
+    let history = History::cut(&arrivals, &closes, Clock::Event);
+    let sql = SqlOracle::new(&catalog, &history).unwrap().in_duckdb(python).unwrap();
+    let changes = changes(&catalog.views, &history, Run::default()).unwrap();
+    // A few times on the way, and the end.
+    let sample = Sample { reference: 0, sql: (history.epochs.len() as u64 / 3).max(1) };
+    let tally = compare_with(&sql, &catalog, &history, &changes, sample).unwrap();
+    assert!(tally.queries >= 3 * catalog.views.len() as u64);
+    println!("own views: {} results of DuckDB agree", tally.queries);
 }
 
 // ---- generated views ----
@@ -251,7 +267,7 @@ fn a_view_right_after_an_event_is_that_events_row_of_the_plain_select() {
     let plan = &catalog.views[0];
     let sql = SqlOracle::new(&catalog, &history).unwrap();
     let mut expected: BTreeMap<(Value, Value), Vec<Value>> = BTreeMap::new();
-    for batch in sql.query(PLAIN).unwrap() {
+    for batch in sql.query(PLAIN, &plan.output).unwrap() {
         let cells: Vec<Vec<Value>> = plan
             .output
             .iter()

@@ -53,6 +53,20 @@ pub fn compare(
     sample: Sample,
 ) -> Result<Tally> {
     let sql = SqlOracle::new(catalog, history)?;
+    compare_with(&sql, catalog, history, changes, sample)
+}
+
+/// As [`compare`], with this oracle.
+///
+/// # Errors
+/// The first difference.
+pub fn compare_with(
+    sql: &SqlOracle,
+    catalog: &Catalog,
+    history: &History,
+    changes: &[EpochChanges],
+    sample: Sample,
+) -> Result<Tally> {
     let mut contents = Contents::default();
     let mut tally = Tally::default();
     let last = history.epochs.len() as u64 - 1;

@@ -4,6 +4,7 @@
 //! Does not know which test uses it.
 
 pub mod check;
+pub mod duckdb;
 pub mod engine;
 pub mod generate;
 pub mod history;

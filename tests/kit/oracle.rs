@@ -3,6 +3,7 @@
 //! Does not know how the rows came about.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,18 +12,27 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::DataType;
 use falaj_definitions::catalog::Catalog;
 use falaj_definitions::oracle::{self, Comparison};
-use falaj_definitions::plan::ViewPlan;
+use falaj_definitions::plan::{OutputColumn, ViewPlan};
 use falaj_event::cells::Cells;
 use falaj_event::encoding::{decode_row, encode_row};
 use falaj_event::{ColumnType, LogTime, Value};
 use tokio::runtime::Runtime;
 
+use crate::duckdb::DuckDb;
 use crate::engine::Rows;
 use crate::history::History;
 
+/// Who runs the SQL.
+enum Runner {
+    /// In this process.
+    DataFusion(Runtime),
+    /// Another program altogether.
+    DuckDb(DuckDb),
+}
+
 /// Oracles over one history.
 pub struct SqlOracle {
-    runtime: Runtime,
+    runner: Runner,
     catalog: Arc<Catalog>,
     texts: BTreeMap<String, String>,
     tables: BTreeMap<String, RecordBatch>,
@@ -42,21 +52,38 @@ impl SqlOracle {
         let own = catalog.topics.iter().filter(|topic| !topic.schema.name.contains('.'));
         let tables = own.map(|topic| (topic.schema.name.clone(), history.exported(&topic.schema)));
         Ok(Self {
-            runtime: tokio::runtime::Builder::new_current_thread().build()?,
+            runner: Runner::DataFusion(tokio::runtime::Builder::new_current_thread().build()?),
             catalog: Arc::clone(catalog),
             texts,
             tables: tables.collect(),
         })
     }
 
-    /// Runs any SQL over the exported events.
+    /// The same, run in DuckDB over Parquet files.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn in_duckdb(mut self, python: PathBuf) -> Result<Self> {
+        self.runner = Runner::DuckDb(DuckDb::new(python, &self.tables)?);
+        Ok(self)
+    }
+
+    /// Runs any SQL over the exported events. Its columns have these types.
     ///
     /// # Errors
     /// When the SQL engine refuses or fails.
-    pub fn query(&self, sql: &str) -> Result<Vec<RecordBatch>> {
-        let tables: Vec<(&str, RecordBatch)> =
-            self.tables.iter().map(|(name, batch)| (name.as_str(), batch.clone())).collect();
-        self.runtime.block_on(oracle::run::run(sql, &tables)).context(sql.to_owned())
+    pub fn query(&self, sql: &str, columns: &[OutputColumn]) -> Result<Vec<RecordBatch>> {
+        match &self.runner {
+            Runner::DataFusion(runtime) => {
+                let tables: Vec<(&str, RecordBatch)> = self
+                    .tables
+                    .iter()
+                    .map(|(name, batch)| (name.as_str(), batch.clone()))
+                    .collect();
+                runtime.block_on(oracle::run::run(sql, &tables)).context(sql.to_owned())
+            }
+            Runner::DuckDb(duckdb) => duckdb.query(sql, columns),
+        }
     }
 
     /// Compares `found` with the oracle of `view` at `t`: the same keys, exact columns bit for bit,
@@ -75,7 +102,7 @@ impl SqlOracle {
             names.eq(made.columns.iter().map(|(name, _)| name)),
             "other columns than the view's"
         );
-        let expected = table(view, &self.query(&made.sql)?)?;
+        let expected = table(view, &self.query(&made.sql, &view.output)?)?;
         let found = decoded(view, found)?;
         for (key, expected) in &expected {
             let Some(found) = found.get(key) else {

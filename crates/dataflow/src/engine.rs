@@ -161,12 +161,21 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotAscending`] (nothing changed), or why the engine has failed.
     pub fn submit(&self, input: EpochInput) -> Result<(), EngineError> {
+        let checkpoint = input.epoch % self.checkpoint_every == 0;
+        self.submit_with(input, checkpoint)
+    }
+
+    /// As [`Self::submit`], the caller deciding whether a checkpoint is due at this epoch. Only a
+    /// decision that is a function of the log makes the stored state one.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub fn submit_with(&self, input: EpochInput, checkpoint: bool) -> Result<(), EngineError> {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let (epoch, t) = (input.epoch, input.t.0);
         if let Some(last) = progress.last.filter(|last| *last >= t) {
             return Err(EngineError::NotAscending { epoch, t, last });
         }
-        let checkpoint = epoch % self.checkpoint_every == 0;
         let first = checkpoint.then(|| progress.census.clone().into_iter().collect());
         self.desk.open(epoch, t, first, self.links.len())?;
         if checkpoint {

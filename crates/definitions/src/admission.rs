@@ -114,6 +114,11 @@ impl AdmissionState {
         longest.map_or(Needs::Nothing, Needs::Recent)
     }
 
+    /// The longest silence after which an event of `topic` moves an event clock; `None`: any.
+    pub fn max_gap_us(&self, topic: TopicId) -> Option<u64> {
+        self.topics.get(&topic)?.definition.max_gap_us
+    }
+
     /// Decides, row by row in order, which rows of `batch` (declared columns and types) may enter the
     /// epoch that closes at `t`. What may enter is remembered at once, so an epoch that then does not
     /// come to be leaves this state unusable: rebuild it. Topics that were not declared are let pass.
@@ -260,12 +265,18 @@ impl TopicState {
             return None;
         }
         let name = &self.definition.schema.columns[self.definition.schema.event_time].name;
-        let text = format!(
+        let mut text = format!(
             "{name} = {} is after T = {} by more than {}",
             format_timestamp(event_time),
             format_timestamp(t.as_event_time()),
             format_duration(self.definition.skew_us)
         );
+        if let Some(gap) = self.definition.max_gap_us.filter(|gap| ahead > i128::from(*gap)) {
+            let gap = format_duration(gap);
+            text.push_str(&format!(
+                "; no event is expected after a silence of more than {gap} (max_gap)"
+            ));
+        }
         Some(Reason::of(ReasonCode::TooFarAhead, name, text))
     }
 

@@ -27,7 +27,8 @@ use falaj_event::{ColumnType, LogTime, TopicKind, TopicSchema};
 
 use crate::catalog::Topics;
 use crate::sql::oracle_view::{self as parsed, Clause, Parsed};
-use aggregates::{Calls, Window};
+use crate::text::date_from_days;
+use aggregates::{Calls, Finished, Window};
 use rewrite::{Scope, quoted};
 
 #[cfg(test)]
@@ -116,6 +117,8 @@ pub fn oracle_sql(
 struct Known {
     name: String,
     column_type: Option<ColumnType>,
+    /// Whether it is a float, declared or computed.
+    is_float: bool,
     comparison: Comparison,
 }
 
@@ -261,6 +264,7 @@ impl Builder<'_> {
             columns.push(Known {
                 name: column.clone(),
                 column_type: None,
+                is_float: floats::is_float(expr, &|column| scope.is_float(column)),
                 comparison: rewrite::comparison(expr, scope),
             });
         }
@@ -295,15 +299,12 @@ impl Builder<'_> {
         self.cte(format!("{name}__rows"), format!("{sql}) AS filtered"));
 
         let mut calls = Calls::new(scope, self.t);
-        let items: Vec<(String, String, Comparison)> = view
+        let items: Vec<(String, Finished)> = view
             .items
             .iter()
-            .map(|(column, expr)| {
-                let (sql, comparison) = calls.finish(expr, &keys, view);
-                (column.clone(), sql, comparison)
-            })
+            .map(|(column, expr)| (column.clone(), calls.finish(expr, &keys, view)))
             .collect();
-        let having = view.having.as_ref().map(|having| calls.finish(having, &keys, view).0);
+        let having = view.having.as_ref().map(|having| calls.finish(having, &keys, view).sql);
         let results: String =
             calls.results().iter().enumerate().fold(String::new(), |mut text, (position, call)| {
                 let _ = write!(text, ",\n    {call} AS \"__a{position}\"");
@@ -318,10 +319,11 @@ impl Builder<'_> {
             ),
         );
         self.finish(name, &numbered, &items, having.as_deref(), scope.over_view);
-        let known = |(name, _, comparison): (String, String, Comparison)| Known {
+        let known = |(name, finished): (String, Finished)| Known {
             name,
             column_type: None,
-            comparison,
+            is_float: finished.is_float,
+            comparison: finished.comparison,
         };
         items.into_iter().map(known).collect()
     }
@@ -330,12 +332,14 @@ impl Builder<'_> {
         &mut self,
         name: &str,
         keys: &[String],
-        items: &[(String, String, Comparison)],
+        items: &[(String, Finished)],
         having: Option<&str>,
         over_view: bool,
     ) {
-        let columns: Vec<String> =
-            items.iter().map(|(column, sql, _)| format!("{sql} AS {}", quoted(column))).collect();
+        let columns: Vec<String> = items
+            .iter()
+            .map(|(column, finished)| format!("{} AS {}", finished.sql, quoted(column)))
+            .collect();
         let mut sql = format!(
             "  SELECT {}\n  FROM {} AS g",
             columns.join(",\n    "),
@@ -377,30 +381,18 @@ fn instant(micros: u64) -> String {
 }
 
 fn instant_signed(micros: i128) -> String {
-    let micros = micros.clamp(i128::from(i64::MIN / 1_000), i128::from(i64::MAX / 1_000));
+    let bound = i64::MAX / 1_000;
+    let micros = i64::try_from(micros).unwrap_or(if micros < 0 { -bound } else { bound });
+    let micros = micros.clamp(-bound, bound);
     let (seconds, fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = civil(days);
+    let (year, month, day) = date_from_days(days);
     format!(
         "CAST('{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}.{fraction:06}+00:00' AS TIMESTAMP WITH TIME ZONE)",
         second / 3_600,
         second / 60 % 60,
         second % 60
     )
-}
-
-/// Year, month and day of days since 1970-01-01.
-fn civil(days: i128) -> (i128, i128, i128) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i128::from(month <= 2), month, day)
 }
 
 /// The earliest event time in a window at `t`.

@@ -29,7 +29,7 @@ use crate::catalog::Topics;
 use crate::diagnostics::{Diagnostic, SourceFile};
 use crate::plan::ViewPlan;
 
-pub(crate) use aggregates::Call as OracleCall;
+pub(crate) use aggregates::{Call as OracleCall, digits};
 pub use view::ENGINE_VERSION;
 
 #[cfg(test)]

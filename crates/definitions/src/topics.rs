@@ -23,6 +23,10 @@ pub use system::{REJECTED_SUFFIX, is_embedded, parse_stored, rejected_topic, sys
 /// How far into the future of `T` an event may be dated when its topic does not say: 5 minutes.
 pub const DEFAULT_SKEW_US: u64 = 5 * 60 * 1_000_000;
 
+/// The longest silence after which an event still moves an event clock when its topic does not say:
+/// 400 days, which a yearly event meets.
+pub const DEFAULT_MAX_GAP_US: u64 = 400 * 24 * 3600 * 1_000_000;
+
 /// What the names of the platform's own topics begin with.
 pub const RESERVED_PREFIX: &str = "falaj.";
 
@@ -50,6 +54,9 @@ pub struct TopicDefinition {
     pub expectations: Vec<Expectation>,
     /// An event dated later than `T` plus this is rejected. Microseconds.
     pub skew_us: u64,
+    /// The longest silence after which an event still moves an event clock; `None`: any.
+    /// Microseconds.
+    pub max_gap_us: Option<u64>,
     /// How long events are kept; `None` is for ever. Microseconds.
     pub retention_us: Option<u64>,
     /// Where the topic's events may be kept and read, e.g. `AE`. Empty: anywhere.

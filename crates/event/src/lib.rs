@@ -6,6 +6,7 @@
 
 pub mod cells;
 pub mod changes;
+pub mod convert;
 pub mod encoding;
 pub mod hash;
 pub mod ids;

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use falaj_event::convert::{convert, convertible};
 use falaj_event::{Op, TopicKind};
 use serde_json::{Map, Value as Json};
 
 use crate::backend::{BackendError, Misfit, TopicInfo};
-use crate::convert::{convert, convertible};
 
 /// The optional column that gives one operation per row.
 pub const OP_COLUMN: &str = "__op";

@@ -8,7 +8,6 @@
 pub mod arrivals;
 pub mod backend;
 pub mod client;
-pub mod convert;
 pub mod decode;
 pub mod encode;
 pub mod error;

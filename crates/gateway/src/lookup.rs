@@ -17,11 +17,11 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use falaj_event::LogTime;
+use falaj_event::convert::{convert, convertible};
 
 use crate::backend::{
     BackendError, Catalog, LookupResponse, ViewInfo, ViewSelection, status_field,
 };
-use crate::convert::{convert, convertible};
 use crate::wire::StatusCounts;
 
 /// Longest wait that a request may ask for.

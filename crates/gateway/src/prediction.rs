@@ -20,9 +20,9 @@ use std::time::Instant;
 use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use falaj_event::LogTime;
+use falaj_event::convert::{convert, convertible};
 
 use crate::backend::{BackendError, Catalog, Identity};
-use crate::convert::{convert, convertible};
 
 /// Name of the optional column of the caller's own ids.
 pub const PREDICTION_ID: &str = "prediction_id";

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use falaj_event::{Hash256, LogTime, TopicId};
 use falaj_log::{EpochEntry, LogError, PartitionEntry};
 
-use crate::diagnose;
+use crate::cut::{self, Cuts};
 use crate::error::{StoreError, damaged};
 use crate::keys::{self, OffsetRow, ProducerRow};
 use crate::options::Verify;
@@ -22,6 +22,7 @@ pub(crate) type NextOffsets = HashMap<(TopicId, u32), u64>;
 pub(crate) struct End {
     pub(crate) tail: Option<Arc<EpochEntry>>,
     pub(crate) next_offsets: NextOffsets,
+    pub(crate) cuts: Cuts,
 }
 
 impl End {
@@ -47,19 +48,31 @@ pub(crate) fn check(
         return empty(store).map(|()| End::default());
     };
     let newest = tail.record.epoch;
+    let cuts = cuts(store, newest)?;
     let next_offsets = match verify {
         Verify::Tail => {
             let from = store.number(keys::META, keys::VERIFIED_KEY)?.unwrap_or(0).min(newest);
             chain(store, from, newest, |_| Ok(()))?;
             newest_offsets(store, newest)?
         }
-        Verify::Full => everything(store, newest)?,
+        Verify::Full => everything(store, newest, &cuts)?,
     };
-    Ok(End { tail: Some(Arc::new(tail)), next_offsets })
+    Ok(End { tail: Some(Arc::new(tail)), next_offsets, cuts })
+}
+
+fn cuts(store: &Store, newest: u64) -> Result<Cuts, LogError> {
+    let cuts = cut::read(store)?;
+    match cuts.iter().find(|(_, first_kept)| **first_kept > newest) {
+        None => Ok(cuts),
+        Some((topic, first_kept)) => Err(damaged(
+            format!("the cut of topic {topic:?}"),
+            format!("it keeps epochs from {first_kept} on, but the newest is {newest}"),
+        )),
+    }
 }
 
 fn format(store: &Store) -> Result<(), LogError> {
-    let place = || diagnose::described(store.path());
+    let place = || falaj_rocks_files::described(store.path());
     let stored = store.get(keys::META, keys::FORMAT_KEY)?;
     let found = stored
         .as_deref()
@@ -200,12 +213,14 @@ fn newest_offsets(store: &Store, newest: u64) -> Result<NextOffsets, LogError> {
 struct Expected {
     times: u64,
     offsets: u64,
+    places: u64,
+    /// Without those that a cut has removed already.
     blocks: u64,
     producers: u64,
 }
 
 /// Reads every byte: the whole chain, every block, and both directions of every index.
-fn everything(store: &Store, newest: u64) -> Result<NextOffsets, LogError> {
+fn everything(store: &Store, newest: u64, cuts: &Cuts) -> Result<NextOffsets, LogError> {
     let mut ends = NextOffsets::new();
     let mut expected = Expected::default();
     chain(store, 0, newest, |entry| {
@@ -219,17 +234,20 @@ fn everything(store: &Store, newest: u64) -> Result<NextOffsets, LogError> {
         expected.times += 1;
         let mut ordinal = 0;
         for part in &entry.partitions {
-            partition(store, epoch, part, &mut ends, &mut ordinal)?;
+            let is_cut = cuts.get(&part.topic).is_some_and(|first_kept| epoch < *first_kept);
+            let found = partition(store, epoch, part, is_cut, &mut ordinal)?;
+            continues(epoch, part, &mut ends)?;
             expected.offsets += 1;
+            expected.blocks += found;
         }
-        expected.blocks += u64::from(ordinal);
+        expected.places += u64::from(ordinal);
         expected.producers += entry.producers.len() as u64;
         producers(store, epoch, t, entry)
     })?;
     for (family, rows) in [
         (keys::TIMES, expected.times),
         (keys::OFFSETS, expected.offsets),
-        (keys::PLACES, expected.blocks),
+        (keys::PLACES, expected.places),
         (keys::BLOCKS, expected.blocks),
         (keys::PRODUCERS, expected.producers),
     ] {
@@ -238,38 +256,56 @@ fn everything(store: &Store, newest: u64) -> Result<NextOffsets, LogError> {
     Ok(ends)
 }
 
+fn place_of(epoch: u64, part: &PartitionEntry) -> String {
+    format!("epoch {epoch}, topic {:?} partition {}", part.topic, part.partition)
+}
+
+/// Offsets of a partition are dense.
+fn continues(epoch: u64, part: &PartitionEntry, ends: &mut NextOffsets) -> Result<(), LogError> {
+    let next = ends.entry((part.topic, part.partition)).or_default();
+    if part.first_offset != *next {
+        let why = format!("it begins at offset {}, not {next}", part.first_offset);
+        return Err(damaged(place_of(epoch, part), why));
+    }
+    *next = part.end_offset();
+    Ok(())
+}
+
+/// Checks the rows of what an epoch appended to a partition; returns how many of its blocks are
+/// there, which is all of them unless they are cut.
 fn partition(
     store: &Store,
     epoch: u64,
     part: &PartitionEntry,
-    ends: &mut NextOffsets,
+    is_cut: bool,
     ordinal: &mut u32,
-) -> Result<(), LogError> {
+) -> Result<u64, LogError> {
     let (topic, partition) = (part.topic, part.partition);
-    let place = || format!("epoch {epoch}, topic {topic:?} partition {partition}");
-    let next = ends.entry((topic, partition)).or_default();
-    if part.first_offset != *next {
-        let why = format!("it begins at offset {}, not {next}", part.first_offset);
-        return Err(damaged(place(), why));
-    }
-    *next = part.end_offset();
     let key = keys::offset_key(topic, partition, part.first_offset);
     let row = OffsetRow { epoch, count: part.count };
     if store.get(keys::OFFSETS, &key)?.as_deref() != Some(row.encode().as_slice()) {
-        return Err(damaged(place(), "its row in offsets is missing or wrong"));
+        return Err(damaged(place_of(epoch, part), "its row in offsets is missing or wrong"));
     }
+    let mut found = 0;
     for block in &part.blocks {
         let key = keys::place_key(topic, partition, *block);
         let row = keys::place(epoch, *ordinal);
         if store.get(keys::PLACES, &key)?.as_deref() != Some(row.as_slice()) {
-            return Err(damaged(place(), format!("block {block:?} is missing in places")));
+            let why = format!("block {block:?} is missing in places");
+            return Err(damaged(place_of(epoch, part), why));
         }
-        if store.block(topic, partition, *block, epoch)?.is_none() {
-            return Err(LogError::MissingBlock { topic, partition, block: *block });
+        match store.get(keys::BLOCKS, &keys::block_key(&row, *block))? {
+            Some(_) => found += 1,
+            None if is_cut => {}
+            None => {
+                let named = format!("block {block:?} of topic {topic:?} partition {partition}");
+                let why = "its row in places names a row of blocks that is missing";
+                return Err(damaged(named, why));
+            }
         }
         *ordinal += 1;
     }
-    Ok(())
+    Ok(found)
 }
 
 fn producers(store: &Store, epoch: u64, t: LogTime, entry: &EpochEntry) -> Result<(), LogError> {

@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 use falaj_log::LogError;
 use rocksdb::ErrorKind;
 
-use crate::diagnose;
-
 /// A failure of the storage below the log.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -95,12 +93,14 @@ pub(crate) fn rocks(
             let place = table.trim_matches(|c: char| !c.is_alphanumeric() && c != '/');
             return damaged(place, format!("RocksDB, {doing}: {text}"));
         }
-        match diagnose::first_damage(&store) {
+        match falaj_rocks_files::first_damage(&store) {
             Some(damage) => {
                 let why = format!("{} (RocksDB, {doing}: {text})", damage.why);
                 damaged(damage.place, why)
             }
-            None => damaged(diagnose::described(&store), format!("RocksDB, {doing}: {text}")),
+            None => {
+                damaged(falaj_rocks_files::described(&store), format!("RocksDB, {doing}: {text}"))
+            }
         }
     }
 }

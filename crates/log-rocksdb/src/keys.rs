@@ -20,6 +20,16 @@ pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const VERIFIED_KEY: &[u8] = b"verified";
 pub(crate) const FORMAT: u32 = 1;
 
+/// The key of a topic's cut.
+pub(crate) fn cut_key(topic: TopicId) -> [u8; 20] {
+    join(&[b"cut.", &topic.0])
+}
+
+/// The key of how far a topic's cut has been carried out.
+pub(crate) fn swept_key(topic: TopicId) -> [u8; 22] {
+    join(&[b"swept.", &topic.0])
+}
+
 /// Two fields, or more, one after the other.
 fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     let mut out = [0; N];

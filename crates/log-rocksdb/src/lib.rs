@@ -15,6 +15,8 @@
 //! | --- | --- | --- |
 //! | `default` | `format` | version u32, 1 |
 //! | `default` | `verified` | epoch u64 up to which the chain was verified and is in table files |
+//! | `default` | `cut.`, topic (16) | first epoch u64 whose blocks of the topic are kept |
+//! | `default` | `swept.`, topic (16) | the same, once all blocks before it are removed |
 //! | `epochs` | epoch u64 | the entry's permanent bytes |
 //! | `times` | `T` u64 | epoch u64 |
 //! | `offsets` | topic (16), partition u32, first offset u64 | epoch u64, count u32 |
@@ -25,6 +27,11 @@
 //! An epoch is one write batch over all of them. Everything but `epochs` and `blocks` follows from
 //! those two and is checked against them when the log is verified in full. Blocks and entries are
 //! keyed by epoch, so that their files are moved, never rewritten, by compaction.
+//!
+//! # Cuts
+//! A cut is its row in `default`, written with a sync; then the rows of `blocks` that it condemns are
+//! deleted, and then `swept` is written. What a crash leaves condemned is deleted at the next open.
+//! Nothing else is ever deleted: entries, offsets, places and producers of cut epochs stay.
 //!
 //! # Recovery
 //! The write-ahead log is replayed with RocksDB's `kTolerateCorruptedTailRecords`: only that mode
@@ -37,7 +44,7 @@
 //! files that a damaged MANIFEST does not name any more.
 
 mod check;
-mod diagnose;
+mod cut;
 mod error;
 mod keys;
 mod log;

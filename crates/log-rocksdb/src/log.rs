@@ -6,15 +6,15 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use falaj_event::{LogTime, ProducerId, TopicId};
-use falaj_log::contract::check_continues;
+use falaj_log::contract::{check_continues, wait_until_grown};
 use falaj_log::{BlockId, BlockLocation, EpochEntry, Log, LogError, ProducerOutcome, StagedBlock};
 use rocksdb::WriteBatch;
 
 use crate::check::{self, End, NextOffsets};
-use crate::diagnose;
+use crate::cut::{self, Cuts};
 use crate::error::{StoreError, damaged, file};
 use crate::keys::{self, OffsetRow, ProducerRow};
 use crate::options::Options;
@@ -34,6 +34,7 @@ struct Published {
     /// The newest entries, ending with the tail.
     recent: VecDeque<Arc<EpochEntry>>,
     next_offsets: NextOffsets,
+    cuts: Cuts,
 }
 
 /// The one writer's side.
@@ -51,6 +52,8 @@ pub struct RocksLog {
     writer: Mutex<Writer>,
     published: Mutex<Published>,
     grown: Condvar,
+    /// Held while a topic is cut.
+    cutting: Mutex<()>,
     /// Held for as long as the log is open.
     _lock: File,
 }
@@ -78,11 +81,16 @@ impl RocksLog {
                 recent: end.tail.iter().cloned().collect(),
                 tail: end.tail,
                 next_offsets: end.next_offsets,
+                cuts: end.cuts,
             }),
             writer: Mutex::new(Writer { staged: HashMap::new(), slots, failed: false }),
             grown: Condvar::new(),
+            cutting: Mutex::default(),
             _lock: lock,
         };
+        // What a crash left of a cut.
+        let cuts = log.published().cuts.clone();
+        cuts.into_iter().try_for_each(|(topic, kept)| cut::sweep(&log.store, topic, kept))?;
         log.mark_verified()?;
         Ok(log)
     }
@@ -189,7 +197,7 @@ fn lock(path: &Path) -> Result<File, LogError> {
 }
 
 fn refuse_unreadable(store_path: &Path) -> Result<(), LogError> {
-    match diagnose::unreadable(store_path) {
+    match falaj_rocks_files::unreadable(store_path) {
         Some(damage) => Err(damaged(damage.place, damage.why)),
         None => Ok(()),
     }
@@ -287,7 +295,7 @@ impl Log for RocksLog {
         let batch = self.batch(entry, &blocks)?;
         writer.failed = true;
         self.store.write(batch)?;
-        let end = End { tail: Some(Arc::new(entry.clone())), next_offsets: NextOffsets::new() };
+        let end = End { tail: Some(Arc::new(entry.clone())), ..End::default() };
         writer.slots.acknowledge(end.acknowledged())?;
         writer.failed = false;
         for part in &entry.partitions {
@@ -344,9 +352,19 @@ impl Log for RocksLog {
     fn block(&self, topic: TopicId, partition: u32, id: BlockId) -> Result<Arc<[u8]>, LogError> {
         let missing = LogError::MissingBlock { topic, partition, block: id };
         let Some(newest) = self.newest() else { return Err(missing) };
-        match self.store.block(topic, partition, id, newest)? {
+        let Some(place) = self.store.place(topic, partition, id, newest)? else {
+            return Err(missing);
+        };
+        let body = self.store.body(&place, id)?;
+        // Asked after the read: a block that was there is whole, one that is not may be cut by now.
+        let first_kept = self.first_kept(topic);
+        match body {
+            _ if place.epoch < first_kept => Err(LogError::Cut { topic, first_kept }),
             Some(bytes) => Ok(Arc::from(bytes.as_ref())),
-            None => Err(missing),
+            None => Err(damaged(
+                format!("block {id:?} of topic {topic:?} partition {partition}"),
+                "its row in places names a row of blocks that is missing",
+            )),
         }
     }
 
@@ -406,18 +424,25 @@ impl Log for RocksLog {
         Ok(row.map(|row| row.entry.last_sequence()))
     }
 
-    fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64> {
-        let deadline = Instant::now().checked_add(timeout);
-        let mut published = self.published();
-        loop {
-            let newest = published.tail.as_ref().map(|tail| tail.record.epoch);
-            let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
-            if newest > epoch || left.is_zero() {
-                return newest;
-            }
-            let woken = self.grown.wait_timeout(published, left);
-            published = woken.unwrap_or_else(PoisonError::into_inner).0;
+    fn cut(&self, topic: TopicId, first_kept: u64) -> Result<u64, LogError> {
+        let _cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.first_kept(topic);
+        let first_kept = first_kept.min(self.newest().unwrap_or(0));
+        if first_kept > before {
+            cut::condemn(&self.store, topic, first_kept)?;
+            self.published().cuts.insert(topic, first_kept);
+            cut::sweep(&self.store, topic, first_kept)?;
         }
+        Ok(first_kept.max(before))
+    }
+
+    fn first_kept(&self, topic: TopicId) -> u64 {
+        self.published().cuts.get(&topic).copied().unwrap_or(0)
+    }
+
+    fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64> {
+        let newest = |published: &Published| published.tail.as_ref().map(|tail| tail.record.epoch);
+        wait_until_grown(self.published(), &self.grown, newest, epoch, timeout)
     }
 }
 

@@ -18,6 +18,14 @@ pub(crate) type Row<'a> = (&'a [u8], &'a [u8]);
 /// A key and its value, kept.
 pub(crate) type OwnedRow = (Vec<u8>, Vec<u8>);
 
+/// A row of `places`.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    bytes: [u8; 12],
+    /// The epoch that committed the block.
+    pub(crate) epoch: u64,
+}
+
 pub(crate) struct Store {
     db: DB,
     path: PathBuf,
@@ -120,31 +128,37 @@ impl Store {
         }
     }
 
-    /// The bytes of a block that an epoch `<= newest` names; `None` where none does.
-    pub(crate) fn block(
+    /// Where the block lies, as a row of `places`, when an epoch `<= newest` names it.
+    pub(crate) fn place(
         &self,
         topic: TopicId,
         partition: u32,
         id: BlockId,
         newest: u64,
+    ) -> Result<Option<Place>, LogError> {
+        let key = keys::place_key(topic, partition, id);
+        let Some(place) = self.get(keys::PLACES, &key)? else { return Ok(None) };
+        let bytes: [u8; 12] = place.as_ref().try_into().map_err(|_| {
+            let named = format!("block {id:?} of topic {topic:?} partition {partition}");
+            damaged(named, "its row in places has not 12 bytes")
+        })?;
+        let epoch = keys::u64_at(&bytes, 0).unwrap_or(u64::MAX);
+        Ok((epoch <= newest).then_some(Place { bytes, epoch }))
+    }
+
+    /// The bytes of the block at a place.
+    pub(crate) fn body(
+        &self,
+        place: &Place,
+        id: BlockId,
     ) -> Result<Option<DBPinnableSlice<'_>>, LogError> {
-        let Some(place) = self.get(keys::PLACES, &keys::place_key(topic, partition, id))? else {
-            return Ok(None);
-        };
-        let named = || format!("block {id:?} of topic {topic:?} partition {partition}");
-        let place: &[u8; 12] = place
-            .as_ref()
-            .try_into()
-            .map_err(|_| damaged(named(), "its row in places has not 12 bytes"))?;
-        if keys::u64_at(place, 0).is_none_or(|epoch| epoch > newest) {
-            return Ok(None);
-        }
-        match self.get(keys::BLOCKS, &keys::block_key(place, id))? {
-            Some(bytes) => Ok(Some(bytes)),
-            None => {
-                Err(damaged(named(), "its row in places names a row of blocks that is missing"))
-            }
-        }
+        self.get(keys::BLOCKS, &keys::block_key(&place.bytes, id))
+    }
+
+    /// Gives back the space of deleted rows between two keys.
+    pub(crate) fn reclaim(&self, family: &str, from: &[u8], to: &[u8]) -> Result<(), LogError> {
+        self.db.compact_range_cf(self.family(family)?, Some(from), Some(to));
+        Ok(())
     }
 
     /// What was appended at the greatest first offset `<= offset`.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use falaj_event::{EventId, LogTime, Op, TopicSchema};
+use falaj_event::{EventId, LogTime, Op, TopicId, TopicSchema};
 
 use crate::epoch::{ClockMode, EpochRecord};
 use crate::submission::{Ops, Origin, position_of};
@@ -84,6 +84,13 @@ pub trait Admission: Send + 'static {
         closing: &Closing,
         candidates: &[Candidate<'_>],
     ) -> Result<Vec<Refusal>, AdmissionError>;
+
+    /// The longest silence after which an event of `topic` still moves an event clock, in
+    /// microseconds; `None`: any. Asked before `T` is chosen (see [`crate::clock`]).
+    fn max_gap_us(&self, topic: TopicId) -> Option<u64> {
+        let _ = topic;
+        None
+    }
 
     /// The epoch of the last [`Admission::admit`] is durable (epochs without candidates too).
     fn committed(&mut self, record: &EpochRecord) {

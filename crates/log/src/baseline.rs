@@ -8,11 +8,11 @@
 //! # Columns of `falaj.baselines`
 //! | column | type | meaning |
 //! | --- | --- | --- |
-//! | `baseline` | binary, key | content hash of the snapshot: its name |
+//! | `baseline` | binary, key | content hash of the snapshot: its name ([`snapshot_name`]) |
 //! | `t` | timestamp, event time | `T_b`, the `T` of the epoch |
 //! | `epoch` | uint64 | the epoch whose end the snapshot shows |
 //! | `rows`, `bytes` | uint64 | its size |
-//! | `root` | binary | RFC 6962 root over its rows in key order |
+//! | `root` | binary | RFC 6962 root over its rows in key order ([`SnapshotRoot`]) |
 //! | `state_digest` | binary | SHA-256 of the ordered stream of (column family, key, value) |
 //! | `location` | string | where it lies, relative to the data directory |
 //! | `definitions` | binary | hash of the definitions that the views were built from |
@@ -25,6 +25,7 @@
 use arrow::array::Array;
 use arrow::record_batch::RecordBatch;
 use falaj_event::cells::Cells;
+use falaj_event::hash::domain_hash;
 use falaj_event::{EventId, Hash256, LogTime, TopicSchema, Value};
 
 use crate::contract::{Log, LogError};
@@ -146,6 +147,41 @@ impl Baseline {
     }
 }
 
+/// The `root` of a snapshot whose rows come one by one, in key order.
+#[derive(Debug, Default)]
+pub struct SnapshotRoot {
+    tree: falaj_proof::Frontier,
+    bytes: u64,
+}
+
+impl SnapshotRoot {
+    /// Adds the next row, as it stands in the stream that `state_digest` is of.
+    pub fn push(&mut self, row: &[u8]) {
+        self.tree.push(falaj_proof::leaf_hash(row));
+        self.bytes += row.len() as u64;
+    }
+
+    /// Number of rows so far.
+    pub fn rows(&self) -> u64 {
+        self.tree.size()
+    }
+
+    /// Their bytes together.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The root over them.
+    pub fn root(&self) -> Hash256 {
+        Hash256(self.tree.root())
+    }
+}
+
+/// The name of a snapshot of the end of `epoch`: what its contents hash to.
+pub fn snapshot_name(epoch: u64, state_digest: &Hash256, root: &Hash256) -> Hash256 {
+    domain_hash(b"falaj.baseline.v1", &[&epoch.to_be_bytes(), &state_digest.0, &root.0])
+}
+
 /// A baseline and the epoch that logs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggedBaseline {
@@ -254,6 +290,21 @@ mod tests {
         let mut wrong = topic();
         wrong.columns[2].column_type = "int64".parse().unwrap();
         assert!(baseline.to_batch(&wrong).unwrap_err().to_string().contains("`epoch`"));
+    }
+
+    #[test]
+    fn a_snapshot_is_committed_to_row_by_row() {
+        let mut root = SnapshotRoot::default();
+        assert_eq!(root.root().0, falaj_proof::empty_root());
+        for row in [b"one".as_slice(), b"two", b"three"] {
+            root.push(row);
+        }
+        let rows = [b"one".as_slice(), b"two", b"three"];
+        let tree = falaj_proof::MerkleTree::from_leaves(rows);
+        assert_eq!((root.rows(), root.bytes(), root.root().0), (3, 11, tree.root()));
+        let name = snapshot_name(4, &Hash256([1; 32]), &root.root());
+        assert_ne!(name, snapshot_name(5, &Hash256([1; 32]), &root.root()));
+        assert_ne!(name, snapshot_name(4, &Hash256([2; 32]), &root.root()));
     }
 
     #[test]

@@ -26,35 +26,7 @@ use crate::epoch::{
 use crate::merkle;
 use crate::rows::event_hashes;
 use crate::schemas::{adapt, rebatch, stored_row_schema};
-use crate::submission::{Prepared, PreparedRejections, event_times, position_of};
-
-/// The smallest `T`: 0 means "before every epoch".
-const FIRST_T: u64 = 1;
-
-/// `T` of the next epoch.
-///
-/// `greatest_event_time` is that of the epoch's events that move `T`; the wall clock does not matter
-/// in event mode, nor the events in wall mode.
-pub fn choose_t(
-    mode: ClockMode,
-    previous: Option<LogTime>,
-    wall_clock_us: u64,
-    greatest_event_time: Option<i64>,
-) -> LogTime {
-    let after = previous.map_or(FIRST_T, |t| t.0.saturating_add(1));
-    let now = match mode {
-        ClockMode::Wall => wall_clock_us,
-        ClockMode::Event => {
-            greatest_event_time.and_then(|time| u64::try_from(time).ok()).unwrap_or(0)
-        }
-    };
-    LogTime(after.max(now))
-}
-
-/// The greatest event time in these rows of a batch under its topic's schema.
-pub(crate) fn greatest_event_time(schema: &TopicSchema, batch: &RecordBatch) -> Option<i64> {
-    event_times(batch.column(schema.event_time))?.iter().copied().max()
-}
+use crate::submission::{Prepared, PreparedRejections, position_of};
 
 /// Rows that one submission adds to one topic.
 pub(crate) struct Segment {

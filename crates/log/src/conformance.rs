@@ -16,6 +16,7 @@ use crate::epoch::{
     partitions_root, producers_hash,
 };
 
+mod cuts;
 mod lookups;
 mod refusals;
 mod waiting;
@@ -49,6 +50,11 @@ pub fn run(make: impl Fn() -> Box<dyn ReopenableLog>) {
         ("missing blocks are refused", refusals::missing_blocks_are_refused),
         ("old terms are fenced off", refusals::old_terms_are_fenced_off),
         ("a refused commit can be put right", refusals::a_refused_commit_can_be_put_right),
+        ("cuts remove blocks alone", cuts::cuts_remove_blocks_alone),
+        ("cuts never go back", cuts::cuts_never_go_back),
+        ("the newest epoch is never cut", cuts::the_newest_epoch_is_never_cut),
+        ("a cut log goes on", cuts::a_cut_log_goes_on),
+        ("readers live with cuts", cuts::readers_live_with_cuts),
         ("waiting returns", waiting::waiting_returns),
         ("commits wake those who wait", waiting::commits_wake_those_who_wait),
         ("readers see whole epochs", waiting::readers_see_whole_epochs),

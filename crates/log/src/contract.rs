@@ -3,27 +3,37 @@
 //! # Operations
 //! [`Log::append`] stages sealed blocks; [`Log::commit`] appends the epoch entry that names them.
 //! The two may be one write (embedded) or several (Fluvio): between them a block is invisible.
+//! [`Log::cut`] removes a topic's old blocks for good.
 //!
 //! # Guarantees
 //! * **Atomicity**: after `commit` returned `Ok`, and after any crash that follows, the entry and
 //!   every block that it names are readable; after a crash before that, either all of them or none.
 //! * **Order**: entries have dense numbers from 0, strictly increasing `T`, and each names the hash
 //!   of its predecessor; a commit that does not continue the tail is refused and changes nothing.
+//! * **Time**: an entry's `T` is what the sequencer chose by the rule of its clock mode ([`crate::clock`]):
+//!   from the `T` before, and either the wall clock or how far the epoch's events may move an event
+//!   clock. A log stores it and never chooses.
 //! * **Offsets** exist only through entries: dense from 0 per (topic, partition).
 //! * **Integrity**: bytes come back exactly as they were written, or an error names what is damaged.
 //! * **Fencing**: an entry whose term is below the tail's is refused.
+//! * **Cuts leave the proof**: what a cut removes are blocks. Every entry stays, and with it the chain
+//!   of record hashes, `T`, offsets, event roots and producers' sequences, so what was cut can still
+//!   be proved by whoever kept it, is never appended again, and is named when it is asked for. A cut
+//!   is durable when it returns, never goes back, and holds after any crash whole or not at all; the
+//!   space comes back later.
 //!
 //! # Not guaranteed
 //! * Staged blocks that no entry names may vanish at any time, or stay as unreachable garbage.
 //! * Nothing is promised about two processes that open one embedded log: the second is refused.
-//! * No meaning: blocks are opaque bytes here.
+//! * No meaning: blocks are opaque bytes here, and whether anything still needs them is the caller's
+//!   to know (see [`crate::baseline::may_cut`]).
 //!
 //! # Failure
 //! An error from `commit` leaves the outcome unknown until the log is reopened; the caller must not
 //! continue on the same handle. Every other error leaves the log as it was.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use falaj_event::{Hash256, LogTime, ProducerId, TopicId};
 
@@ -105,7 +115,7 @@ pub trait Log: Send + Sync + 'static {
     /// The bytes of a committed block.
     ///
     /// # Errors
-    /// [`LogError::MissingBlock`], or damage.
+    /// [`LogError::Cut`], [`LogError::MissingBlock`], or damage.
     fn block(&self, topic: TopicId, partition: u32, id: BlockId) -> Result<Arc<[u8]>, LogError>;
 
     /// The offset that the next event of this partition will have.
@@ -138,9 +148,42 @@ pub trait Log: Send + Sync + 'static {
     /// When the stored bytes are damaged.
     fn last_sequence(&self, producer: ProducerId) -> Result<Option<u64>, LogError>;
 
+    /// Removes for good the blocks that epochs below `first_kept` appended to `topic`, and returns the
+    /// first epoch whose blocks of it are kept now: the newest epoch always is, and what an earlier
+    /// cut removed stays so. Commits and reads may go on meanwhile.
+    ///
+    /// # Errors
+    /// When storage fails: the cut may have happened or not, which [`Log::first_kept`] tells after the
+    /// log was reopened.
+    fn cut(&self, topic: TopicId, first_kept: u64) -> Result<u64, LogError>;
+
+    /// The first epoch whose blocks of `topic` are kept; 0 where nothing was cut.
+    fn first_kept(&self, topic: TopicId) -> u64;
+
     /// Blocks until an entry with a number above `epoch` (`None`: any entry) exists or `timeout`
     /// has passed; returns the tail's number.
     fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64>;
+}
+
+/// [`Log::wait_beyond`] for logs in one process: `grown` is notified when the state behind `guard`, of
+/// which `newest` tells the tail's number, has grown.
+pub fn wait_until_grown<S>(
+    mut guard: MutexGuard<'_, S>,
+    grown: &Condvar,
+    newest: impl Fn(&S) -> Option<u64>,
+    epoch: Option<u64>,
+    timeout: Duration,
+) -> Option<u64> {
+    let deadline = Instant::now().checked_add(timeout);
+    loop {
+        let newest = newest(&guard);
+        let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
+        if newest > epoch || left.is_zero() {
+            return newest;
+        }
+        let woken = grown.wait_timeout(guard, left);
+        guard = woken.unwrap_or_else(PoisonError::into_inner).0;
+    }
 }
 
 /// What every log checks before it commits `entry` after `tail`, given the partitions' next offsets.
@@ -219,6 +262,17 @@ pub enum LogError {
         partition: u32,
         /// Block.
         block: BlockId,
+    },
+    /// A block that was removed by [`Log::cut`].
+    #[error(
+        "events of topic {topic:?} below epoch {first_kept} were cut from the log by its retention; \
+         their hashes and roots are kept"
+    )]
+    Cut {
+        /// Topic.
+        topic: TopicId,
+        /// The first epoch whose events are kept.
+        first_kept: u64,
     },
     /// Bytes that are not what was written.
     #[error("{place} is damaged: {why}")]

@@ -7,6 +7,7 @@ pub mod admission;
 pub mod baseline;
 pub mod block;
 pub mod bytes;
+pub mod clock;
 pub mod close;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;

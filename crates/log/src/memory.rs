@@ -1,14 +1,15 @@
 //! A log in memory: the contract with nothing else, for tests and simulations. It loses everything
 //! when it is dropped.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use falaj_event::{LogTime, ProducerId, TopicId};
 
 use crate::contract::{
     BlockId, BlockLocation, Log, LogError, ProducerOutcome, StagedBlock, check_continues,
+    wait_until_grown,
 };
 use crate::epoch::{EpochEntry, ProducerEntry};
 
@@ -18,7 +19,12 @@ type BlockKey = (TopicId, u32, BlockId);
 struct State {
     entries: Vec<Arc<EpochEntry>>,
     staged: HashMap<BlockKey, Arc<[u8]>>,
-    blocks: HashMap<BlockKey, Arc<[u8]>>,
+    /// Committed blocks with their epoch.
+    blocks: HashMap<BlockKey, (u64, Arc<[u8]>)>,
+    /// The first epoch whose blocks are kept, of topics that were cut.
+    cuts: HashMap<TopicId, u64>,
+    /// Blocks that were cut.
+    removed: HashSet<BlockKey>,
     /// Per partition, by first offset: the epoch that appended there.
     offsets: BTreeMap<(TopicId, u32), BTreeMap<u64, u64>>,
     /// By first sequence of a run: the epoch that carried it.
@@ -79,10 +85,10 @@ impl Log for MemoryLog {
         {
             return Err(LogError::MissingBlock { topic, partition, block });
         }
-        for key in named() {
-            state.blocks.extend(state.staged.remove(&key).map(|bytes| (key, bytes)));
-        }
         let epoch = entry.record.epoch;
+        for key in named() {
+            state.blocks.extend(state.staged.remove(&key).map(|bytes| (key, (epoch, bytes))));
+        }
         for partition in &entry.partitions {
             let offsets = state.offsets.entry((partition.topic, partition.partition)).or_default();
             offsets.insert(partition.first_offset, epoch);
@@ -110,8 +116,15 @@ impl Log for MemoryLog {
     }
 
     fn block(&self, topic: TopicId, partition: u32, id: BlockId) -> Result<Arc<[u8]>, LogError> {
-        let found = self.state().blocks.get(&(topic, partition, id)).cloned();
-        found.ok_or(LogError::MissingBlock { topic, partition, block: id })
+        let (state, key) = (self.state(), (topic, partition, id));
+        match state.blocks.get(&key) {
+            Some((_, bytes)) => Ok(Arc::clone(bytes)),
+            None if state.removed.contains(&key) => {
+                let first_kept = state.cuts.get(&topic).copied().unwrap_or(0);
+                Err(LogError::Cut { topic, first_kept })
+            }
+            None => Err(LogError::MissingBlock { topic, partition, block: id }),
+        }
     }
 
     fn next_offset(&self, topic: TopicId, partition: u32) -> u64 {
@@ -163,17 +176,32 @@ impl Log for MemoryLog {
         Ok(last.map(|(_, (_, entry))| entry.last_sequence()))
     }
 
-    fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64> {
-        let deadline = Instant::now().checked_add(timeout);
-        let mut state = self.state();
-        loop {
-            let tail = state.entries.last().map(|entry| entry.record.epoch);
-            let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
-            if tail > epoch || left.is_zero() {
-                return tail;
-            }
-            let woken = self.grown.wait_timeout(state, left);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+    fn cut(&self, topic: TopicId, first_kept: u64) -> Result<u64, LogError> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let newest = state.entries.last().map_or(0, |tail| tail.record.epoch);
+        let before = state.cuts.get(&topic).copied().unwrap_or(0);
+        let first_kept = first_kept.min(newest).max(before);
+        if first_kept > 0 {
+            state.cuts.insert(topic, first_kept);
         }
+        let removed = &mut state.removed;
+        state.blocks.retain(|key, (epoch, _)| {
+            let kept = key.0 != topic || *epoch >= first_kept;
+            if !kept {
+                removed.insert(*key);
+            }
+            kept
+        });
+        Ok(first_kept)
+    }
+
+    fn first_kept(&self, topic: TopicId) -> u64 {
+        self.state().cuts.get(&topic).copied().unwrap_or(0)
+    }
+
+    fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64> {
+        let newest = |state: &State| state.entries.last().map(|entry| entry.record.epoch);
+        wait_until_grown(self.state(), &self.grown, newest, epoch, timeout)
     }
 }

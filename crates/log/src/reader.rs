@@ -49,6 +49,8 @@ pub struct ReadOptions {
     pub pii: PiiMode,
     /// Whether every block that is read is also checked against its epoch's roots.
     pub verify: bool,
+    /// Whether what was cut from the log ([`Log::cut`]) is left out; it is an error otherwise.
+    pub skip_cut: bool,
 }
 
 /// Events of one epoch in one partition.
@@ -195,6 +197,7 @@ impl Reader {
         let wanted = |topic| self.options.topics.as_ref().is_none_or(|of| of.contains(topic));
         let mut topics = (entry.partitions.iter())
             .filter(|part| wanted(&part.topic))
+            .filter(|part| !(self.options.skip_cut && self.is_cut(epoch, part)))
             .map(|part| self.partition(epoch, part))
             .collect::<Result<Vec<_>, _>>()?;
         let named = |wanted: &BTreeSet<TopicId>| wanted.contains(&epochs_topic());
@@ -203,6 +206,11 @@ impl Reader {
             topics.sort_by_key(|events| (events.topic.id(), events.partition));
         }
         Ok(Some(EpochEvents { entry, topics }))
+    }
+
+    /// Whether the events that an epoch appended to a partition are gone.
+    fn is_cut(&self, epoch: u64, part: &PartitionEntry) -> bool {
+        epoch < self.log.first_kept(part.topic)
     }
 
     /// The record as an event of `falaj.epochs`.
@@ -258,7 +266,8 @@ impl Reader {
     }
 
     /// Recomputes everything that an epoch commits to: its tables, its predecessor's hash, and
-    /// event by event the roots of all its partitions (whatever topics the reader decodes).
+    /// event by event the roots of all its partitions (whatever topics the reader decodes). Of what
+    /// was cut the roots are all that is left, and the record's hash commits to them.
     ///
     /// # Errors
     /// Names the first thing that does not fit.
@@ -278,7 +287,7 @@ impl Reader {
                 return Err(chain("its T or term does not follow its predecessor's".into()));
             }
         }
-        for part in &entry.partitions {
+        for part in entry.partitions.iter().filter(|part| !self.is_cut(epoch, part)) {
             let blocks = self.open_blocks(epoch, part)?;
             self.verify_partition(epoch, part, &blocks)?;
         }

@@ -66,8 +66,9 @@ fn observe(
     if topics.is_empty() {
         return Ok(());
     }
-    let reader =
-        reader.with_options(ReadOptions { topics: Some(topics), ..ReadOptions::default() });
+    // Tables are never cut; of a topic whose values must be unique only what is kept can be remembered.
+    let options = ReadOptions { topics: Some(topics), skip_cut: true, ..ReadOptions::default() };
+    let reader = reader.with_options(options);
     for events in reader.epochs(first) {
         let events = events?;
         for part in &events.topics {
@@ -78,6 +79,10 @@ fn observe(
 }
 
 impl Admission for Doorkeeper {
+    fn max_gap_us(&self, topic: TopicId) -> Option<u64> {
+        self.state.max_gap_us(topic)
+    }
+
     fn admit(
         &mut self,
         closing: &Closing,

@@ -6,9 +6,11 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use falaj_log::baseline::Baseline;
 use falaj_views::ViewStore;
 use serde_json::{Value as Json, json};
 
+use crate::baseline::{self, Beginning};
 use crate::core::{Core, plan_set_hash, view_metas};
 use crate::pump::PumpOptions;
 
@@ -52,7 +54,7 @@ pub fn rebuild(core: &Core, report: Report<'_>) -> Result<Json> {
         ViewStore::destroy(&beside)?;
         let started = std::time::Instant::now();
         let outcome = rebuild_into(core, &beside, progress.epoch, report)
-            .and_then(|store| compare(core, &store, started));
+            .and_then(|(store, from)| compare(core, &store, from.as_ref(), started));
         ViewStore::destroy(&beside).context("removing the rebuilt state")?;
         outcome
     })
@@ -63,23 +65,43 @@ fn rebuild_into(
     beside: &std::path::Path,
     until: u64,
     report: Report<'_>,
-) -> Result<Arc<ViewStore>> {
-    let views = &core.catalog.views;
-    let (store, _) = ViewStore::open_or_reset(
-        beside,
-        &falaj_views::Options::default(),
-        &view_metas(views),
-        plan_set_hash(views),
-    )?;
+) -> Result<(Arc<ViewStore>, Option<Baseline>)> {
+    let (store, baseline) = begin(core, beside)?;
     let store = Arc::new(store);
+    let at = baseline.as_ref().map_or(0, |baseline| baseline.epoch + 1);
     let options = PumpOptions { until: Some(until), ..core.options.pump.clone() };
     let pump = core.new_pump(options, &store)?;
-    pump.wait_done(|state| report(state.applied_epochs(), until + 1))?;
+    pump.wait_done(|state| report(at + state.applied_epochs(), until + 1))?;
     pump.stop()?;
-    Ok(store)
+    Ok((store, baseline))
 }
 
-fn compare(core: &Core, rebuilt: &ViewStore, started: std::time::Instant) -> Result<Json> {
+/// A store to rebuild in: empty, or the newest baseline where the log is cut.
+///
+/// # Errors
+/// When the log is cut and no baseline stands in for what is missing.
+pub fn begin(core: &Core, beside: &std::path::Path) -> Result<(ViewStore, Option<Baseline>)> {
+    let plans = &core.catalog.views;
+    let whole_from = baseline::whole_from(core.log.as_ref(), plans);
+    if whole_from > 0 {
+        let baselines = baseline::logged(&core.reader, &core.catalog)?;
+        let data = &core.options.data;
+        let beginning = Beginning { data, baselines: &baselines, plans, whole_from };
+        let (store, baseline) = beginning.begin(beside)?;
+        return Ok((store, Some(baseline)));
+    }
+    let options = falaj_views::Options::default();
+    let metas = view_metas(plans);
+    let opened = ViewStore::open_or_reset(beside, &options, &metas, plan_set_hash(plans))?;
+    Ok((opened.0, None))
+}
+
+fn compare(
+    core: &Core,
+    rebuilt: &ViewStore,
+    from: Option<&Baseline>,
+    started: std::time::Instant,
+) -> Result<Json> {
     let seconds = started.elapsed().as_secs_f64();
     let comparison = core.store.compare(rebuilt, 5)?;
     let present = digest(&core.store)?;
@@ -89,11 +111,23 @@ fn compare(core: &Core, rebuilt: &ViewStore, started: std::time::Instant) -> Res
         "present": present,
         "rebuilt": again,
         "differences": comparison.first.iter().map(|found| found.to_string()).collect::<Vec<_>>(),
+        "baseline": from.map(trusted),
         "seconds": seconds,
     }))
 }
 
-/// Verifies the log: every epoch's tables, chain, blocks, event hashes and roots.
+/// The baseline that an answer rests on.
+pub fn trusted(baseline: &Baseline) -> Json {
+    json!({
+        "name": baseline.name.to_string(),
+        "epoch": baseline.epoch,
+        "t": baseline.t,
+        "state_digest": baseline.state_digest.to_string(),
+    })
+}
+
+/// Verifies the log: every epoch's tables, chain, blocks, event hashes and roots. Of events that were
+/// cut, only the roots are there to be chained.
 ///
 /// # Errors
 /// Names the first thing that does not fit.
@@ -102,15 +136,19 @@ pub fn log(core: &Core, report: Report<'_>) -> Result<Json> {
         return Ok(json!({ "epochs": 0, "events": 0 }));
     };
     let all = tail.record.epoch + 1;
-    let mut events = 0;
+    let (mut events, mut cut) = (0, 0);
     for epoch in 0..all {
         core.reader.verify_epoch(epoch)?;
-        events += core.log.entry(epoch)?.map_or(0, |entry| entry.record.events);
+        let entry = core.log.entry(epoch)?.with_context(|| format!("epoch {epoch} is missing"))?;
+        events += entry.record.events;
+        let gone = entry.partitions.iter().filter(|part| epoch < core.log.first_kept(part.topic));
+        cut += gone.map(|part| u64::from(part.count)).sum::<u64>();
         report(epoch + 1, all);
     }
     Ok(json!({
         "epochs": all,
         "events": events,
+        "events_cut": cut,
         "t": tail.record.t,
         "head": tail.record.hash().to_string(),
         "verified": true,

@@ -49,6 +49,8 @@ pub enum Verb {
     Replay(Replay),
     /// Audit what is stored: `--state` prints the digest of all state, `--log` verifies the log.
     Audit(Audit),
+    /// Let go of events that their topics' `retention` no longer keeps.
+    Compact(Compact),
     /// Write a topic or view to Parquet, or print a view's oracle SQL.
     Export(Export),
 }
@@ -128,6 +130,14 @@ pub struct Up {
     /// Engine workers.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub workers: usize,
+    /// How often to let go of what the topics' retention no longer keeps, e.g. `1 day` (see `falaj
+    /// compact`), or `never`.
+    #[arg(long, default_value = "1 day", value_name = "TIME")]
+    pub compact_every: String,
+    /// Compute changed views from the events that are kept, where retention has cut others and no
+    /// baseline can stand in for them. Without this, starting is refused then.
+    #[arg(long)]
+    pub accept_cut: bool,
 }
 
 /// `falaj check`
@@ -259,6 +269,28 @@ pub struct Audit {
     /// Verify the log: the chain of epoch records, every block, every event hash and root.
     #[arg(long, group = "what")]
     pub log: bool,
+    /// The node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// `falaj compact`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+    A topic's `retention` says for how long after its epoch's T an event is kept, measured back from\n\
+    the newest T. This verb takes a baseline (a copy of all state under baselines/ in the data\n\
+    directory, hashed, and named in an event on falaj.baselines) and removes older events from the\n\
+    log. Lookups, history and new events are as before. What stays for ever: every epoch's record,\n\
+    its event roots, offsets and producers' sequences, so that proofs hold and nothing is appended\n\
+    twice; tables; topics with retention = \"forever\" (the default).\n\n\
+    After a cut, `falaj audit --rebuild` and a state/ that was deleted begin with the baseline, whose\n\
+    digest is checked against the log; reading a topic or replaying a view below the cut is an error\n\
+    that says so; and changed views cannot see what was cut (`falaj up --accept-cut`).\n\
+    `falaj up` does the same once a day (--compact-every).")]
+pub struct Compact {
+    /// Only say what would be cut.
+    #[arg(long)]
+    pub dry_run: bool,
     /// The node.
     #[command(flatten)]
     pub connection: Connection,

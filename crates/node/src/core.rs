@@ -23,9 +23,10 @@ use falaj_log::sequencer::Options as SequencerOptions;
 use falaj_log::{ClockMode, Log, Parts, Reader, Schemas, Sequencer, SequencerHandle, SystemClock};
 use falaj_log_rocksdb::RocksLog;
 use falaj_vault::Vault;
-use falaj_views::{ViewMeta, ViewStore};
+use falaj_views::{Opened, ViewError, ViewMeta, ViewStore};
 
 use crate::admission::Doorkeeper;
+use crate::baseline::{self, Beginning};
 use crate::declarations;
 use crate::endpoint::DataDirectory;
 use crate::pump::{Pump, PumpOptions, PumpParts, wall_clock_us};
@@ -113,8 +114,10 @@ impl Core {
         admit_versions(&declared, &catalog, &schemas)?;
         let doorkeeper = Doorkeeper::restore(&catalog, &reader)?;
         let sequencer = start_sequencer(&options, &catalog, &log, &vault, doorkeeper)?;
+        let opening = Opening { options: &options, catalog: &catalog, log: &log, reader: &reader };
+        let (store, pump, rebuilding) = opening.views()?;
+        // Only now: a start that is refused declares nothing.
         declare(&declared, &catalog, &definitions_topic, &log, &sequencer)?;
-        let (store, pump, rebuilding) = open_views(&options, &catalog, &log, &reader)?;
         let checks = catalog
             .topics
             .iter()
@@ -294,10 +297,11 @@ fn declare(
     Ok(())
 }
 
-/// The hash of everything that decides what the views contain.
+/// The hash of everything that decides what the state contains; its version counts the rules of where
+/// checkpoints fall.
 pub fn plan_set_hash(views: &[Arc<ViewPlan>]) -> Hash256 {
     let hashes: Vec<&[u8]> = views.iter().map(|view| view.hash.0.as_slice()).collect();
-    domain_hash(b"falaj.plan-set.v1", &hashes)
+    domain_hash(b"falaj.plan-set.v2", &hashes)
 }
 
 /// What the view store must know of the views.
@@ -308,45 +312,117 @@ pub fn view_metas(views: &[Arc<ViewPlan>]) -> Vec<ViewMeta> {
         .collect()
 }
 
-/// Opens the view store and starts the pump. State that the engine cannot go on from is removed and
-/// rebuilt from the log; the reason is given where that happens.
-fn open_views(
-    options: &CoreOptions,
-    catalog: &Catalog,
-    log: &Arc<dyn Log>,
-    reader: &Arc<Reader>,
-) -> Result<(Arc<ViewStore>, Pump, Option<String>)> {
-    let state = options.data.state();
-    let open = || {
-        ViewStore::open_or_reset(
-            &state,
-            &falaj_views::Options::default(),
-            &view_metas(&catalog.views),
-            plan_set_hash(&catalog.views),
-        )
-        .with_context(|| format!("opening the state in {}", state.display()))
-    };
-    let start = |store: &Arc<ViewStore>| {
-        let parts = PumpParts {
-            log: Arc::clone(log),
-            reader: Arc::clone(reader),
-            store: Arc::clone(store),
-            plans: catalog.views.clone(),
+/// What views are opened from.
+struct Opening<'a> {
+    options: &'a CoreOptions,
+    catalog: &'a Catalog,
+    log: &'a Arc<dyn Log>,
+    reader: &'a Arc<Reader>,
+}
+
+impl Opening<'_> {
+    /// Opens the view store and starts the pump. State that the engine cannot go on from is removed
+    /// and made again from the log, or from a baseline where the log is cut; the reason is given where
+    /// that happens.
+    fn views(&self) -> Result<(Arc<ViewStore>, Pump, Option<String>)> {
+        let state = self.options.data.state();
+        let (store, reason) =
+            self.store().with_context(|| format!("opening the state in {}", state.display()))?;
+        let store = Arc::new(store);
+        let error = match self.pump(&store) {
+            Ok(pump) => return Ok((store, pump, reason)),
+            Err(error) => error,
         };
-        Pump::start(parts, options.pump.clone())
-    };
-    let (store, reason) = open()?;
-    let store = Arc::new(store);
-    let error = match start(&store) {
-        Ok(pump) => return Ok((store, pump, reason.map(|reason| reason.to_string()))),
-        Err(error) => error,
-    };
-    if !matches!(error.downcast_ref::<EngineError>(), Some(EngineError::State { .. })) {
-        return Err(error);
+        if !matches!(error.downcast_ref::<EngineError>(), Some(EngineError::State { .. })) {
+            return Err(error);
+        }
+        drop(store);
+        let reason = format!("{error:#}");
+        let (store, from) = self.again(&reason)?;
+        let store = Arc::new(store);
+        let pump = self.pump(&store)?;
+        Ok((store, pump, Some(format!("{reason}{from}"))))
     }
-    drop(store);
-    ViewStore::destroy(&state)?;
-    let store = Arc::new(open()?.0);
-    let pump = start(&store)?;
-    Ok((store, pump, Some(format!("{error:#}"))))
+
+    fn pump(&self, store: &Arc<ViewStore>) -> Result<Pump> {
+        let parts = PumpParts {
+            log: Arc::clone(self.log),
+            reader: Arc::clone(self.reader),
+            store: Arc::clone(store),
+            plans: self.catalog.views.clone(),
+        };
+        Pump::start(parts, self.options.pump.clone())
+    }
+
+    fn open(&self) -> Result<Opened> {
+        Ok(ViewStore::open(
+            &self.options.data.state(),
+            &falaj_views::Options::default(),
+            &view_metas(&self.catalog.views),
+            plan_set_hash(&self.catalog.views),
+        )?)
+    }
+
+    /// The state as it is, or made again where it cannot be used.
+    fn store(&self) -> Result<(ViewStore, Option<String>)> {
+        let whole_from = baseline::whole_from(self.log.as_ref(), &self.catalog.views);
+        let reason = match self.open() {
+            Err(error) if is_damage(&error) => format!("{error:#}"),
+            Err(error) => return Err(error),
+            Ok(Opened::Ready(store))
+                if baseline::reads_from(store.progress().operator) >= whole_from
+                    || self.options.pump.skip_cut =>
+            {
+                return Ok((*store, None));
+            }
+            Ok(Opened::Ready(_)) => "it is older than what was cut from the log".to_owned(),
+            Ok(Opened::Rebuild(reason)) => reason.to_string(),
+        };
+        let (store, from) = self.again(&reason)?;
+        Ok((store, Some(format!("{reason}{from}"))))
+    }
+
+    /// State that the log brings back: empty, or a baseline where the log is cut. What is there is
+    /// removed once its replacement is known. Says what it begins with.
+    fn again(&self, reason: &str) -> Result<(ViewStore, String)> {
+        let data = &self.options.data;
+        let whole_from = baseline::whole_from(self.log.as_ref(), &self.catalog.views);
+        let mut from = String::new();
+        if whole_from > 0 {
+            let beside = data.0.join("state.restored");
+            let baselines = baseline::logged(self.reader, self.catalog)?;
+            let plans = &self.catalog.views;
+            let beginning = Beginning { data, baselines: &baselines, plans, whole_from };
+            match beginning.begin(&beside) {
+                Ok((store, baseline)) => {
+                    drop(store);
+                    ViewStore::destroy(&data.state())?;
+                    std::fs::rename(&beside, data.state())
+                        .context("putting a baseline in place")?;
+                    from = format!(", from the baseline of epoch {} on", baseline.epoch);
+                }
+                Err(_) if self.options.pump.skip_cut => {
+                    ViewStore::destroy(&data.state())?;
+                    from = format!(", without the events that were cut below epoch {whole_from}");
+                }
+                Err(error) => {
+                    return Err(error.context(format!(
+                        "the state must be made again ({reason}), and cannot be: put back the \
+                         definitions that it was made with, or start once with `falaj up --accept-cut` \
+                         to compute the views from the events that are kept"
+                    )));
+                }
+            }
+        } else {
+            ViewStore::destroy(&data.state())?;
+        }
+        match self.open()? {
+            Opened::Ready(store) => Ok((*store, from)),
+            Opened::Rebuild(again) => bail!("the state was removed and yet {again}"),
+        }
+    }
+}
+
+fn is_damage(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<ViewError>(), Some(ViewError::Damaged { .. }))
 }

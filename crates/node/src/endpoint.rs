@@ -44,6 +44,11 @@ impl DataDirectory {
         self.0.join("runs")
     }
 
+    /// Copies of the state that stand in for what was cut from the log; not to be deleted.
+    pub fn baselines(&self) -> PathBuf {
+        self.0.join("baselines")
+    }
+
     /// Keys.
     pub fn vault(&self) -> PathBuf {
         self.0.join("vault")

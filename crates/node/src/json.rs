@@ -1,4 +1,4 @@
-//! Values and rows as JSON, for people and for rejected originals.
+//! Values and rows as JSON documents, for people and for programs.
 //!
 //! Pure; knows no verb and no topic.
 
@@ -16,8 +16,8 @@ pub fn time(micros: i64) -> String {
     }
 }
 
-/// The rows of a batch as JSON objects: numbers as numbers (decimals and integers beyond 2^53 as
-/// strings), times as RFC 3339, bytes as hexadecimal.
+/// The rows of a batch as JSON objects that `falaj produce` reads back to the same values: decimals as
+/// strings, times as RFC 3339, bytes as base64.
 ///
 /// # Errors
 /// When a column is of a type that no column type maps to.
@@ -37,42 +37,8 @@ pub fn batch_json(batch: &RecordBatch) -> Result<Vec<serde_json::Value>> {
 
 /// A value as JSON, as in [`batch_json`].
 pub fn value_json(value: &falaj_event::Value) -> serde_json::Value {
-    use falaj_event::Value as V;
-    use serde_json::{Value as Json, json};
-    const EXACT: u64 = 1 << 53;
-    match value {
-        V::Null | V::Error => Json::Null,
-        V::Bool(v) => json!(v),
-        V::Int(v) if v.unsigned_abs() <= EXACT => json!(v),
-        V::Int(v) => json!(v.to_string()),
-        V::UInt(v) if *v <= EXACT => json!(v),
-        V::UInt(v) => json!(v.to_string()),
-        V::Float32(v) => finite(f64::from(*v)),
-        V::Float64(v) => finite(*v),
-        V::Decimal(v, scale) => json!(decimal(*v, *scale)),
-        V::String(v) => json!(v.as_ref()),
-        V::Binary(v) => json!(falaj_event::ids::hex(v)),
-        V::Date(days) => json!(time(i64::from(*days) * 86_400_000_000).split('T').next()),
-        V::Timestamp(micros) => json!(time(*micros)),
-        V::List(items) => Json::Array(items.iter().map(value_json).collect()),
-    }
-}
-
-fn finite(value: f64) -> serde_json::Value {
-    match value.is_finite() {
-        true => serde_json::json!(value),
-        false => serde_json::json!(value.to_string()),
-    }
-}
-
-fn decimal(unscaled: i128, scale: u8) -> String {
-    let digits = format!("{:0width$}", unscaled.unsigned_abs(), width = usize::from(scale) + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - usize::from(scale));
-    let sign = if unscaled < 0 { "-" } else { "" };
-    match fraction {
-        "" => format!("{sign}{whole}"),
-        _ => format!("{sign}{whole}.{fraction}"),
-    }
+    // What is written there is JSON.
+    serde_json::from_str(&falaj_definitions::rows::value_json(value)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -85,7 +51,8 @@ mod tests {
     fn values_keep_their_meaning() {
         assert_eq!(value_json(&Value::Decimal(-1234, 2)), json!("-12.34"));
         assert_eq!(value_json(&Value::Decimal(5, 2)), json!("0.05"));
-        assert_eq!(value_json(&Value::Int(i64::MAX)), json!("9223372036854775807"));
+        assert_eq!(value_json(&Value::Int(i64::MAX)), json!(i64::MAX));
+        assert_eq!(value_json(&Value::Binary([1, 2].as_slice().into())), json!("AQI="));
         assert_eq!(value_json(&Value::Float64(f64::NAN)), json!("NaN"));
         assert_eq!(value_json(&Value::Date(1)), json!("1970-01-02"));
         assert_eq!(value_json(&Value::Timestamp(1_000_000)), json!("1970-01-01T00:00:01Z"));

@@ -6,12 +6,15 @@
 pub mod admission;
 pub mod audit;
 pub mod backend;
+pub mod baseline;
 pub mod cli;
+pub mod compact;
 pub mod core;
 pub mod declarations;
 pub mod demo;
 pub mod endpoint;
 pub mod json;
+pub mod parquet_file;
 pub mod pump;
 pub mod rejected;
 pub mod replay;

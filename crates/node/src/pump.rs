@@ -24,17 +24,57 @@ use hdrhistogram::Histogram;
 pub struct PumpOptions {
     /// Engine worker threads.
     pub workers: usize,
-    /// Operator state is written at epochs that this divides.
-    pub checkpoint_every: u64,
+    /// Operator state is written when the epochs since the last time hold this much work (see
+    /// [`Rhythm`]); what a restart replays is bounded by it.
+    pub checkpoint_work: u64,
     /// Epochs between log and views.
     pub epochs_in_flight: usize,
     /// Stop after this epoch; `None`: go on for ever.
     pub until: Option<u64>,
+    /// Compute from the events that are kept where others were cut; otherwise that is a failure.
+    pub skip_cut: bool,
 }
 
 impl Default for PumpOptions {
     fn default() -> Self {
-        Self { workers: 1, checkpoint_every: 256, epochs_in_flight: 64, until: None }
+        Self {
+            workers: 1,
+            checkpoint_work: 1 << 18,
+            epochs_in_flight: 64,
+            until: None,
+            skip_cut: false,
+        }
+    }
+}
+
+/// When operator state is written: once the epochs since the last time add up to a given work, an
+/// epoch counting as its events and [`Self::PER_EPOCH`] more, about what an empty one costs to replay.
+///
+/// Where checkpoints fall is part of the state, so the sum is over what the log holds alone, and it
+/// begins anew at each checkpoint, which is where a restart goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Rhythm {
+    every: u64,
+    work: u64,
+}
+
+impl Rhythm {
+    /// What an epoch counts for besides its events.
+    pub const PER_EPOCH: u64 = 16;
+
+    /// Begins after a checkpoint, or before the first epoch.
+    pub fn new(every: u64) -> Self {
+        Self { every, work: 0 }
+    }
+
+    /// Whether a checkpoint is due at the next epoch, which holds this many events.
+    pub fn due(&mut self, events: u64) -> bool {
+        self.work = self.work.saturating_add(events).saturating_add(Self::PER_EPOCH);
+        let due = self.work >= self.every;
+        if due {
+            self.work = 0;
+        }
+        due
     }
 }
 
@@ -138,7 +178,8 @@ impl Pump {
         let first = resume.as_ref().map_or(0, |resume| resume.epoch + 1);
         let engine = Arc::new(Engine::start(EngineOptions {
             workers: options.workers,
-            checkpoint_every: options.checkpoint_every,
+            // The feeder decides.
+            checkpoint_every: u64::MAX,
             max_epochs_in_flight: options.epochs_in_flight,
             plans: parts.plans.clone(),
             resume,
@@ -148,10 +189,12 @@ impl Pump {
             log: Arc::clone(&parts.log),
             reader: parts.reader.with_options(ReadOptions {
                 topics: Some(source_topics(&parts.plans).into_iter().collect()),
+                skip_cut: options.skip_cut,
                 ..ReadOptions::default()
             }),
             engine: Arc::clone(&engine),
             state: Arc::clone(&state),
+            rhythm: Rhythm::new(options.checkpoint_work),
             next: first,
             until: options.until,
         };
@@ -252,7 +295,11 @@ fn is_closed(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<EngineError>(), Some(EngineError::Stopped))
 }
 
-fn resume(store: &ViewStore) -> Result<Option<Resume>> {
+/// What an engine goes on from; `None` where the store has no checkpoint yet.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn resume(store: &ViewStore) -> Result<Option<Resume>> {
     let Some(Progress { epoch, t }) = store.progress().operator else { return Ok(None) };
     let mut state = Vec::new();
     for entry in store.operator_state()? {
@@ -295,6 +342,7 @@ struct Feeder {
     reader: Reader,
     engine: Arc<Engine>,
     state: Arc<PumpState>,
+    rhythm: Rhythm,
     next: u64,
     until: Option<u64>,
 }
@@ -306,9 +354,10 @@ impl Feeder {
                 self.log.wait_beyond(self.next.checked_sub(1), Duration::from_millis(100));
                 continue;
             };
-            let count: usize = events.topics.iter().map(|part| part.batch.num_rows()).sum();
-            self.engine.submit(epoch_input(events))?;
-            self.state.events.fetch_add(count as u64, Ordering::Relaxed);
+            let count = events.topics.iter().map(|part| part.batch.num_rows() as u64).sum();
+            let checkpoint = self.rhythm.due(count);
+            self.engine.submit_with(epoch_input(events), checkpoint)?;
+            self.state.events.fetch_add(count, Ordering::Relaxed);
             self.next += 1;
         }
         Ok(())
@@ -379,5 +428,34 @@ impl PumpState {
             // It grows with the values, which are far below what it can hold.
             let _ = histogram.record(age);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Rhythm;
+
+    /// The epochs, counted from `first`, at which a checkpoint is due.
+    fn due(every: u64, events: &[u64], first: usize) -> Vec<usize> {
+        let mut rhythm = Rhythm::new(every);
+        (first..events.len()).filter(|epoch| rhythm.due(events[*epoch])).collect()
+    }
+
+    #[test]
+    fn checkpoints_follow_the_work_and_not_the_restarts() {
+        let events: Vec<u64> = (0..400).map(|epoch| epoch * 7919 % 97).collect();
+        let all = due(1_000, &events, 0);
+        assert!(all.len() > 20);
+        for (index, checkpoint) in all.iter().enumerate() {
+            assert_eq!(due(1_000, &events, checkpoint + 1), all[index + 1..]);
+        }
+        let work = |epochs: &[u64]| epochs.iter().map(|e| e + Rhythm::PER_EPOCH).sum::<u64>();
+        for pair in all.windows(2) {
+            let replayed = work(&events[pair[0] + 1..=pair[1]]);
+            assert!((1_000..1_000 + 97 + Rhythm::PER_EPOCH).contains(&replayed), "{replayed}");
+        }
+        assert_eq!(due(1_000, &[0; 200], 0), [62, 125, 188], "empty epochs count a little");
+        assert_eq!(due(1, &[0; 3], 0), [0, 1, 2]);
+        assert_eq!(due(10, &[u64::MAX, u64::MAX], 0), [0, 1]);
     }
 }

@@ -1,22 +1,26 @@
 //! Replay: one key's row at an old `T`, recomputed from raw events, beside what was served.
 //!
-//! Uses nothing of the materialised state for the recomputation.
+//! Uses nothing of the present state for the recomputation; where retention has cut the log, it begins
+//! with the newest baseline and names it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use falaj_dataflow::{Engine, Options as EngineOptions};
+use falaj_dataflow::{Engine, Options as EngineOptions, Resume};
 use falaj_definitions::plan::{Source, ViewPlan};
 use falaj_event::encoding::decode_row;
 use falaj_event::{LogTime, ViewRow};
+use falaj_log::baseline::Baseline;
 use falaj_log::reader::ReadOptions;
 use serde_json::{Value as Json, json};
 
+use crate::audit::{self, trusted};
+use crate::baseline;
 use crate::core::Core;
 use crate::json::value_json;
-use crate::pump::{epoch_input, source_topics};
+use crate::pump::{epoch_input, resume, source_topics};
 
 /// Recomputes the row of `key` in `view` at the greatest epoch `T <= at` (default: the newest) and
 /// compares it, bit for bit, with the stored one.
@@ -33,7 +37,9 @@ pub fn replay(core: &Core, view: &str, key: &[u8], at: Option<LogTime>) -> Resul
     };
     let entry = core.log.entry_at(asked)?.context("the log has no epoch at or before that T")?;
     let (epoch, t) = (entry.record.epoch, entry.record.t);
-    let (row, events) = recompute(core, &plans, key, epoch)?;
+    let start = start(core, &plans, key, epoch)?;
+    let from = start.baseline.as_ref().map(trusted);
+    let (row, events) = recompute(core, start, plan, key, epoch)?;
     let served = core.store.snapshot()?.get_as_of(plan.id, key, t);
     let verdict = match (&served, &row) {
         (Ok(None), None) => "EQUAL",
@@ -54,6 +60,7 @@ pub fn replay(core: &Core, view: &str, key: &[u8], at: Option<LogTime>) -> Resul
         "t": t,
         "epoch": epoch,
         "events_replayed": events,
+        "baseline": from,
         "verdict": verdict,
         "recomputed": row.map(|row| named(plan, &row.columns)).transpose()?,
         "served": served_row.map(|columns| named(plan, &columns)).transpose()?,
@@ -75,35 +82,68 @@ fn with_inputs(views: &[Arc<ViewPlan>], name: &str) -> Option<Vec<Arc<ViewPlan>>
     Some(views.iter().filter(|view| wanted.contains(&view.id)).cloned().collect())
 }
 
+/// What a replay begins with.
+struct Start {
+    plans: Vec<Arc<ViewPlan>>,
+    resume: Option<Resume>,
+    /// The key's row there.
+    row: Option<ViewRow>,
+    baseline: Option<Baseline>,
+}
+
+/// Nothing, or the newest baseline where events that the views read are cut from the log.
+fn start(core: &Core, plans: &[Arc<ViewPlan>], key: &[u8], until: u64) -> Result<Start> {
+    if baseline::whole_from(core.log.as_ref(), plans) == 0 {
+        return Ok(Start { plans: plans.to_vec(), resume: None, row: None, baseline: None });
+    }
+    let view = plans.last().context("a view reads at least itself")?.id;
+    let folder = tempfile::Builder::new().prefix("replay.").tempdir_in(&core.options.data.0)?;
+    let (store, baseline) = audit::begin(core, &folder.path().join("state"))?;
+    if let Some(baseline) = baseline.as_ref().filter(|baseline| until < baseline.epoch) {
+        bail!(
+            "raw events below T {} are cut from the log by retention; replay from there on, or read \
+             what was served then (`falaj features --as-of`)",
+            baseline.t
+        );
+    }
+    let row = store.snapshot()?.get(view, key)?;
+    let row =
+        row.map(|row| ViewRow { latest_event_time: row.latest_event_time, columns: row.columns });
+    // The baseline's operator state is that of all views together.
+    Ok(Start { plans: core.catalog.views.clone(), resume: resume(&store)?, row, baseline })
+}
+
 fn recompute(
     core: &Core,
-    plans: &[Arc<ViewPlan>],
+    start: Start,
+    view: &ViewPlan,
     key: &[u8],
     until: u64,
 ) -> Result<(Option<ViewRow>, u64)> {
-    let view = plans.last().map(|plan| plan.id);
+    let Start { plans, resume, mut row, .. } = start;
+    let first = resume.as_ref().map_or(0, |resume| resume.epoch + 1);
     let reader = core.reader.with_options(ReadOptions {
-        topics: Some(source_topics(plans).into_iter().collect()),
+        topics: Some(source_topics(&plans).into_iter().collect()),
         ..ReadOptions::default()
     });
     let engine = Engine::start(EngineOptions {
         workers: 1,
         checkpoint_every: u64::MAX,
         max_epochs_in_flight: IN_FLIGHT,
-        plans: plans.to_vec(),
-        resume: None,
+        plans,
+        resume,
     })?;
-    let (mut row, mut events, mut taken) = (None, 0, 0);
+    let (mut events, mut taken) = (0, first);
     let take = |wait: Duration, row: &mut Option<ViewRow>| -> Result<bool> {
         let Some(changes) = engine.take(wait)? else { return Ok(false) };
         for change in changes.rows {
-            if Some(change.view) == view && change.key == key {
+            if change.view == view.id && change.key == key {
                 *row = change.row;
             }
         }
         Ok(true)
     };
-    for epoch in 0..=until {
+    for epoch in first..=until {
         let input = reader.epoch(epoch)?.with_context(|| format!("epoch {epoch} is missing"))?;
         events += input.topics.iter().map(|part| part.len() as u64).sum::<u64>();
         if epoch - taken >= IN_FLIGHT as u64 {

@@ -161,6 +161,25 @@ impl ViewStore {
         })
     }
 
+    /// Gives every entry to `visit`, in audit order and as the table above writes it, at one epoch.
+    ///
+    /// # Errors
+    /// Damage or a storage failure.
+    pub fn for_each_entry(&self, visit: &mut dyn FnMut(&[u8])) -> Result<(), ViewError> {
+        let snapshot = self.snapshot()?;
+        let mut written = Written::default();
+        for family in Family::ALL {
+            let mut entries = Entries::new(&snapshot, family)?;
+            while let Some((key, value)) = entries.current()? {
+                written.0.clear();
+                add_entry(&mut written, family, key, value);
+                visit(&written.0);
+                entries.iterator.next();
+            }
+        }
+        Ok(())
+    }
+
     /// Compares this store with `other`, entry for entry, and describes the first `limit`
     /// differences.
     ///
@@ -280,14 +299,35 @@ impl<'s> Entries<'s> {
     }
 }
 
-fn add_entry(hasher: &mut Sha256, family: Family, key: &[u8], value: &[u8]) {
+/// Takes an entry's bytes.
+trait Sink {
+    fn add(&mut self, bytes: &[u8]);
+}
+
+impl Sink for Sha256 {
+    fn add(&mut self, bytes: &[u8]) {
+        self.update(bytes);
+    }
+}
+
+/// An entry as it is written.
+#[derive(Default)]
+struct Written(Vec<u8>);
+
+impl Sink for Written {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+fn add_entry(sink: &mut impl Sink, family: Family, key: &[u8], value: &[u8]) {
     let name = family.name().as_bytes();
-    hasher.update(u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes());
-    hasher.update(name);
-    hasher.update(length(key).to_be_bytes());
-    hasher.update(key);
-    hasher.update(length(value).to_be_bytes());
-    hasher.update(value);
+    sink.add(&u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes());
+    sink.add(name);
+    sink.add(&length(key).to_be_bytes());
+    sink.add(key);
+    sink.add(&length(value).to_be_bytes());
+    sink.add(value);
 }
 
 fn length(bytes: &[u8]) -> u64 {

@@ -11,10 +11,12 @@
 //! * [`ViewStore::snapshot`] pins one `T` over all views; [`Snapshot`] reads at it.
 //! * [`ViewStore::digest`] and [`ViewStore::compare`] say whether two stores are equal and, if not,
 //!   where they first differ.
+//! * [`ViewStore::copy_to`] and [`ViewStore::begin_from`] make and use copies of a whole store.
 //!
 //! The stored bytes are described in [`mod@format`].
 
 pub mod audit;
+mod copy;
 pub mod error;
 mod fold;
 pub mod format;

@@ -76,6 +76,13 @@ pub enum RebuildReason {
     },
     /// Same plan set, but another list of views or other retention.
     Views,
+    /// Damaged so that RocksDB would never stop reading it.
+    Unreadable {
+        /// The file and the byte.
+        place: String,
+        /// What does not fit.
+        why: String,
+    },
 }
 
 impl fmt::Display for RebuildReason {
@@ -90,6 +97,7 @@ impl fmt::Display for RebuildReason {
                 write!(f, "it was computed by plan set {found}; the plan set is now {expected}")
             }
             Self::Views => f.write_str("the list of views or their retention has changed"),
+            Self::Unreadable { place, why } => write!(f, "{place} is damaged: {why}"),
         }
     }
 }
@@ -152,6 +160,12 @@ impl ViewStore {
             source: Box::new(source),
         })?;
         let database = options::database(options)?;
+        if path.join("CURRENT").exists()
+            && let Some(falaj_rocks_files::Damage { place, why }) =
+                falaj_rocks_files::unreadable(path)
+        {
+            return Ok(Opened::Rebuild(RebuildReason::Unreadable { place, why }));
+        }
         if has_foreign_families(path, &database)? {
             return Ok(Opened::Rebuild(RebuildReason::Format { found: None }));
         }

@@ -20,7 +20,7 @@ use kit::state;
 
 fn options(data: &Path) -> NodeOptions {
     let mut options = kit::node::options(data);
-    options.core.pump = PumpOptions { checkpoint_every: 6, ..PumpOptions::default() };
+    options.core.pump = PumpOptions { checkpoint_work: 200, ..PumpOptions::default() };
     options
 }
 

@@ -55,6 +55,13 @@ fn events_beyond_the_skew_are_refused() {
         found[0].reasons[0].text,
         "at = 1970-01-01T00:01:41.000001Z is after T = 1970-01-01T00:01:40Z by more than 1 second"
     );
+    let absurd = batch(&[("a", 401 * 86_400_000_000, None)]);
+    let found = state.admit(id, t, |_| Op::Insert, &absurd).unwrap();
+    assert_eq!(refused(&found), [(0, ReasonCode::TooFarAhead)]);
+    assert!(
+        found[0].reasons[0].text.ends_with("a silence of more than 400 days (max_gap)"),
+        "{found:?}"
+    );
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Batches as other Arrow users make them.
 
+use std::sync::Arc;
+
 use arrow::array::{
     BooleanArray, Date64Array, Decimal128Array, DictionaryArray, FixedSizeListArray, Float32Array,
     Float64Array, Int8Array, Int32Array, Int64Array, LargeStringArray, NullArray, StringArray,
     StringViewArray, TimestampMillisecondArray, TimestampNanosecondArray, UInt64Array,
 };
-use arrow::datatypes::Int8Type;
+use arrow::datatypes::{Field, Int8Type};
 use falaj_event::Value;
 use falaj_event::cells::batch_cells;
 

@@ -19,6 +19,13 @@ pub(super) struct Window {
     pub hop_us: u64,
 }
 
+/// An expression of a view's row over its groups.
+pub(super) struct Finished {
+    pub sql: String,
+    pub is_float: bool,
+    pub comparison: Comparison,
+}
+
 /// The aggregate calls of a view, each once.
 pub(super) struct Calls<'a> {
     scope: &'a Scope,
@@ -40,17 +47,14 @@ impl<'a> Calls<'a> {
 
     /// An expression of the SELECT list or HAVING over key columns (`g.__k0`), results (`g.__a0`)
     /// and the key's latest event (`e`).
-    pub fn finish(
-        &mut self,
-        expr: &ast::Expr,
-        keys: &[ast::Expr],
-        view: &Parsed,
-    ) -> (String, Comparison) {
+    pub fn finish(&mut self, expr: &ast::Expr, keys: &[ast::Expr], view: &Parsed) -> Finished {
         let mut comparison = Comparison::Exact;
         let mut expr = expr.clone();
         self.replace_calls(&mut expr, view, &mut comparison);
         let _: ControlFlow<()> = expr.visit(&mut WholeKeys { keys });
-        floats::settle(&mut expr, &|column| self.is_float(column));
+        let is_float = |column: &ast::Expr| self.is_float(column, keys);
+        floats::settle(&mut expr, &is_float);
+        let is_float = floats::is_float(&expr, &is_float);
         let key_columns: Vec<Option<String>> = keys.iter().map(|key| self.internal(key)).collect();
         let _: ControlFlow<()> = visit_expressions_mut(&mut expr, |node| {
             if let Some(name) = self.internal(node) {
@@ -70,7 +74,7 @@ impl<'a> Calls<'a> {
             }
             ControlFlow::Continue(())
         });
-        (expr.to_string(), comparison)
+        Finished { sql: expr.to_string(), is_float, comparison }
     }
 
     fn internal(&self, expr: &ast::Expr) -> Option<String> {
@@ -91,17 +95,23 @@ impl<'a> Calls<'a> {
         }
     }
 
-    /// Whether a name is that of a float column or of a call's result that is a float.
-    fn is_float(&self, name: &ast::Expr) -> bool {
-        let position = |name: &ast::Expr| match name {
-            ast::Expr::CompoundIdentifier(path) => {
-                path.last()?.value.strip_prefix("__a")?.parse().ok()
+    /// Whether a name is that of a float column, of a key or of a call's result that is a float.
+    fn is_float(&self, name: &ast::Expr, keys: &[ast::Expr]) -> bool {
+        let position = |prefix: &str| -> Option<usize> {
+            match name {
+                ast::Expr::CompoundIdentifier(path) => {
+                    path.last()?.value.strip_prefix(prefix)?.parse().ok()
+                }
+                _ => None,
             }
-            _ => None,
         };
-        let result: Option<usize> = position(name);
-        let known = result.and_then(|position| self.floats.get(position).copied());
-        known.unwrap_or_else(|| self.scope.is_float(name))
+        if let Some(result) = position("__a").and_then(|position| self.floats.get(position)) {
+            return *result;
+        }
+        match position("__k").and_then(|position| keys.get(position)) {
+            Some(key) => floats::is_float(key, &|column| self.scope.is_float(column)),
+            None => self.scope.is_float(name),
+        }
     }
 
     /// Replaces aggregate calls by their results. Whole calls first: their arguments are expressions

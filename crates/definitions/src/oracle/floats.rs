@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::functions::libm::is_libm;
+use crate::sql::digits;
 
 /// Functions whose result is one of their arguments.
 const CHOOSING: [&str; 5] = ["coalesce", "ifnull", "nullif", "greatest", "least"];
@@ -105,16 +106,6 @@ pub(super) fn is_float(expr: &ast::Expr, column: &dyn Fn(&ast::Expr) -> bool) ->
                     && arguments(&mut call.clone()).iter().any(|arg| float(arg))
         }
         _ => digits(expr).is_some_and(|digits| digits.contains(['e', 'E'])),
-    }
-}
-
-fn digits(expr: &ast::Expr) -> Option<String> {
-    match expr {
-        ast::Expr::Value(value) => match &value.value {
-            Value::Number(digits, _) => Some(digits.to_string()),
-            _ => None,
-        },
-        _ => None,
     }
 }
 

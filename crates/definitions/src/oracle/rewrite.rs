@@ -27,6 +27,7 @@ impl Scope {
             let known = Known {
                 name: column.name.clone(),
                 column_type: Some(column.column_type.clone()),
+                is_float: matches!(column.column_type, ColumnType::Float32 | ColumnType::Float64),
                 comparison: Comparison::Exact,
             };
             self.columns.push((alias.to_owned(), known));
@@ -64,10 +65,9 @@ impl Scope {
         }
     }
 
-    /// Whether an expression names a column that is declared a float.
+    /// Whether an expression names a column that is a float.
     pub fn is_float(&self, expr: &ast::Expr) -> bool {
-        let declared = self.named(expr).and_then(|(_, known)| known.column_type.as_ref());
-        matches!(declared, Some(ColumnType::Float32 | ColumnType::Float64))
+        self.named(expr).is_some_and(|(_, known)| known.is_float)
     }
 }
 

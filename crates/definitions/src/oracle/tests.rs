@@ -237,6 +237,30 @@ fn literals_that_meet_floats_are_floats() {
 }
 
 #[test]
+fn columns_of_views_are_known_for_floats() {
+    let views = BTreeMap::from(
+        [
+            ("base", "SELECT card_id, avg(fee) AS mean, max(fee) AS most, count(*) AS n, sum(amount) AS a FROM payments GROUP BY card_id"),
+            ("rows", "SELECT card_id, mean * 0.1 AS tenth, coalesce(most, 0.5) AS most, n * 0.5 AS half, a * 0.5 AS b FROM base"),
+            ("top", "SELECT most AS m, max(tenth) + 0.25 AS x, most + 0.75 AS y, max(half) + 0.5 AS z FROM rows GROUP BY most"),
+        ]
+        .map(|(name, select)| (name.to_owned(), format!("CREATE VIEW {name} AS {select}"))),
+    );
+    let made = oracle_sql("top", &views, &topics(), LogTime(0)).unwrap();
+    for part in [
+        r#""base__mean" * CAST('0.1' AS DOUBLE) AS "tenth""#,
+        r#"coalesce("base__most", CAST('0.5' AS DOUBLE)) AS "most""#,
+        r#""base__n" * 0.5 AS "half""#,
+        r#""base__a" * 0.5 AS "b""#,
+        r#"g."__a0" + CAST('0.25' AS DOUBLE) AS "x""#,
+        r#"g."__k0" + CAST('0.75' AS DOUBLE) AS "y""#,
+        r#"g."__a1" + 0.5 AS "z""#,
+    ] {
+        assert!(made.contains(part), "{part}\n{made}");
+    }
+}
+
+#[test]
 fn comparisons_say_what_is_exact() {
     let sql = "CREATE VIEW v AS SELECT card_id, count(*) AS n, sum(amount) AS a, sum(fee) AS f, avg(quantity) AS q, approx_distinct(merchant_id) AS d, ln(CAST(count(*) AS DOUBLE)) AS l, max(fee) AS x FROM payments GROUP BY card_id";
     let views = BTreeMap::from([("v".to_owned(), sql.to_owned())]);

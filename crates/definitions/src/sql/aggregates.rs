@@ -252,7 +252,8 @@ fn function(
     })
 }
 
-fn digits(expr: &ast::Expr) -> Option<String> {
+/// The digits of a number literal as they are written.
+pub(crate) fn digits(expr: &ast::Expr) -> Option<String> {
     match expr {
         ast::Expr::Value(value) => match &value.value {
             Value::Number(digits, _) => Some(digits.to_string()),

@@ -51,6 +51,7 @@ pub(crate) fn topic(
         owner: None,
         expectations: Vec::new(),
         skew_us: 0,
+        max_gap_us: None,
         retention_us: None,
         jurisdictions: Vec::new(),
         file: PathBuf::from("t.toml"),

@@ -13,12 +13,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::columns::{DeclaredColumn, MAX_NAME_BYTES, read as read_column, read_classification};
 use super::fields::{Fields, Located, wrong_type};
-use super::{DEFAULT_SKEW_US, Origin, RESERVED_PREFIX, TopicDefinition};
+use super::{DEFAULT_MAX_GAP_US, DEFAULT_SKEW_US, Origin, RESERVED_PREFIX, TopicDefinition};
 use crate::diagnostics::{Diagnostics, SourceFile, nearest};
 use crate::expectations::{Expectation, Rule};
 use crate::text::parse_duration;
 
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 17] = [
     "name",
     "kind",
     "version",
@@ -33,6 +33,7 @@ const FIELDS: [&str; 16] = [
     "jurisdictions",
     "retention",
     "skew",
+    "max_gap",
     "derived",
     "columns",
 ];
@@ -92,6 +93,7 @@ impl Reader<'_> {
         let owner = self.fields.text("owner", out);
         let jurisdictions = self.jurisdictions(out);
         let skew_us = self.duration("skew", false, out).flatten().unwrap_or(DEFAULT_SKEW_US);
+        let max_gap_us = self.duration("max_gap", true, out);
         let retention_us = self.duration("retention", true, out).flatten();
         if out.has_errors() {
             return None;
@@ -118,6 +120,7 @@ impl Reader<'_> {
             column_descriptions: Vec::new(),
             expectations: Vec::new(),
             skew_us,
+            max_gap_us: max_gap_us.unwrap_or(Some(DEFAULT_MAX_GAP_US)),
             retention_us,
             jurisdictions,
             file: self.source.path().to_owned(),
@@ -424,7 +427,11 @@ impl Reader<'_> {
         }
         match parse_duration(&text.value) {
             Ok(0) if forever => {
-                out.push(self.source.error("bad-value", text.span, "nothing would be kept"));
+                let why = match field {
+                    "retention" => "nothing would be kept",
+                    _ => "no event could move the clock",
+                };
+                out.push(self.source.error("bad-value", text.span, why));
                 None
             }
             Ok(us) => Some(Some(us)),

@@ -120,6 +120,7 @@ pub fn rejected_topic(source: &TopicDefinition) -> Result<Option<TopicDefinition
         column_descriptions,
         expectations: Vec::new(),
         skew_us: template.skew_us,
+        max_gap_us: template.max_gap_us,
         retention_us: source.retention_us,
         jurisdictions: source.jurisdictions.clone(),
         file: PathBuf::from(&source.file),

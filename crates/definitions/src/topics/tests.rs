@@ -124,6 +124,12 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((topic.schema.version, topic.schema.partitions), (1, 1));
     assert_eq!(topic.schema.kind, TopicKind::Event);
     assert_eq!((topic.skew_us, topic.retention_us), (DEFAULT_SKEW_US, None));
+    assert_eq!(topic.max_gap_us, Some(DEFAULT_MAX_GAP_US));
+    let with =
+        |gap: &str| parse_text(&GOOD.replace("skew =", &format!("max_gap = \"{gap}\"\nskew =")));
+    assert_eq!(with("3 days").unwrap().max_gap_us, Some(3 * 86_400_000_000));
+    assert_eq!(with("forever").unwrap().max_gap_us, None);
+    one("skew", "max_gap = \"0 s\"\nskew", "9:11 bad-value no event could move the clock", "");
     assert_eq!(topic.schema.columns[0].classification, Classification::Internal);
     assert!(!topic.schema.columns[0].nullable && topic.jurisdictions.is_empty());
 }

@@ -1,4 +1,4 @@
-//! `T`, and that closing is a function of its inputs.
+//! Closing is a function of its inputs.
 
 use falaj_event::{Op, ProducerId};
 use falaj_vault::SeededRandom;
@@ -6,23 +6,6 @@ use falaj_vault::SeededRandom;
 use super::*;
 use crate::submission::{Ops, Origin, Submission};
 use crate::testing::{batch, payment, payments};
-
-#[test]
-fn t_follows_the_clock_and_never_stands_still() {
-    let wall = |previous: Option<u64>, now| {
-        choose_t(ClockMode::Wall, previous.map(LogTime), now, Some(1 << 50)).0
-    };
-    assert_eq!([wall(None, 0), wall(None, 9), wall(Some(9), 9), wall(Some(9), 3)], [1, 9, 10, 10]);
-    let event = |previous: Option<u64>, greatest| {
-        choose_t(ClockMode::Event, previous.map(LogTime), 1 << 50, greatest).0
-    };
-    assert_eq!([event(None, None), event(None, Some(-5)), event(None, Some(8))], [1, 1, 8]);
-    assert_eq!(
-        [event(Some(8), Some(8)), event(Some(8), Some(20)), event(Some(8), None)],
-        [9, 20, 9]
-    );
-    assert_eq!(choose_t(ClockMode::Wall, Some(LogTime(u64::MAX)), 0, None).0, u64::MAX);
-}
 
 fn prepared(vault: &Vault) -> Prepared {
     let schema = Arc::new(payments(3));

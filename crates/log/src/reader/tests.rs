@@ -99,6 +99,12 @@ impl Log for Tampered {
     fn last_sequence(&self, producer: ProducerId) -> Result<Option<u64>, LogError> {
         self.log.last_sequence(producer)
     }
+    fn cut(&self, topic: TopicId, first_kept: u64) -> Result<u64, LogError> {
+        self.log.cut(topic, first_kept)
+    }
+    fn first_kept(&self, topic: TopicId) -> u64 {
+        self.log.first_kept(topic)
+    }
     fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64> {
         self.log.wait_beyond(epoch, timeout)
     }
@@ -330,4 +336,31 @@ fn a_partition_of_several_blocks_reads_as_one() {
         events.salt(2),
         crate::block::expand_salts(&[3; 32], 1).unwrap().first_chunk().copied()
     );
+}
+
+#[test]
+fn what_was_cut_is_named_or_left_out_and_the_rest_verifies() {
+    let of = written(Tampering::None);
+    let topic = payments(1).id();
+    assert_eq!(of.0.cut(topic, 3).unwrap(), 3);
+    let strict = reader(&of, ReadOptions::default());
+    let error = strict.epoch(0).unwrap_err().to_string();
+    assert!(error.contains("below epoch 3 were cut"), "{error}");
+    assert!(strict.range(topic, 0, 0, 100).is_err());
+    let first = of.0.entry(3).unwrap().unwrap().partition(topic, 0).map(|part| part.first_offset);
+    let kept = strict.range(topic, 0, first.unwrap_or(6), 100).unwrap();
+    assert!(!kept.is_empty());
+    let lenient = reader(&of, ReadOptions { skip_cut: true, ..ReadOptions::default() });
+    let epochs: Vec<_> = lenient.epochs(0).map(Result::unwrap).collect();
+    assert_eq!(epochs.len(), 6);
+    for events in &epochs {
+        let epoch = events.record().epoch;
+        lenient.verify_epoch(epoch).unwrap();
+        let has = events.topics.iter().any(|part| part.topic.id() == topic);
+        let had = events.entry.partition(topic, 0).is_some();
+        assert_eq!(has, had && epoch >= 3, "epoch {epoch}");
+        let refunds = refunds().id();
+        let kept = events.topics.iter().any(|part| part.topic.id() == refunds);
+        assert_eq!(kept, events.entry.partition(refunds, 0).is_some());
+    }
 }

@@ -13,7 +13,7 @@ use super::*;
 use crate::admission::{AdmissionError, Candidate, Closing, Refusal};
 use crate::contract::{BlockId, BlockLocation, ProducerOutcome, StagedBlock};
 use crate::epoch::{EpochEntry, EpochRecord};
-use crate::submission::{AppendedRange, Rejections, Reply, rejection_id};
+use crate::submission::{AppendedRange, Rejections, Reply, event_times, rejection_id};
 use crate::testing::*;
 use crate::{MemoryLog, PiiMode, ReadOptions, Reader};
 
@@ -322,6 +322,65 @@ fn the_admission_refuses_rows_at_close() {
     assert_eq!(epoch.entry.producers.len(), 3, "three fates");
 }
 
+/// A gap of a week, and no event after `T`.
+struct Weekly;
+
+const DAY: i64 = 86_400_000_000;
+
+impl Admission for Weekly {
+    fn admit(
+        &mut self,
+        closing: &Closing,
+        candidates: &[Candidate<'_>],
+    ) -> Result<Vec<Refusal>, AdmissionError> {
+        let refusal = |(candidate, found): (usize, &Candidate<'_>)| {
+            let times = event_times(found.batch.column(1)).unwrap_or_default();
+            let ahead = (0..).zip(times).filter(|(_, at)| **at > closing.t.as_event_time());
+            let rows: Vec<u32> = ahead.map(|(row, _)| row).collect();
+            let all = rejections(&rows);
+            let reasons = vec![vec!["ahead".into()]; rows.len()];
+            let rejected = Some((all.schema, all.batch));
+            (!rows.is_empty()).then_some(Refusal { candidate, rows, reasons, rejected })
+        };
+        Ok(candidates.iter().enumerate().filter_map(refusal).collect())
+    }
+
+    fn max_gap_us(&self, _: TopicId) -> Option<u64> {
+        Some(7 * DAY.unsigned_abs())
+    }
+}
+
+#[test]
+fn an_absurd_event_does_not_move_the_event_clock() {
+    let bench =
+        Bench::with(1, event_mode(), |parts| Parts { admission: Box::new(Weekly), ..parts });
+    // 2026-01-01 UTC.
+    let start = 1_767_225_600_000_000;
+    let t = |ack: &Ack| ack.t.as_event_time();
+    // The first event of a log has nothing before it, but the year 9999 starts nothing.
+    let sentinel = 253_402_300_799_000_000;
+    let ack = bench.pay(0, &[("ali", sentinel, 1)]).unwrap();
+    assert_eq!((t(&ack), ack.accepted, ack.rejected.len()), (1, 0, 1));
+    let ack = bench.pay(1, &[("ali", start, 1), ("noor", start + DAY, 1)]).unwrap();
+    assert_eq!((t(&ack), ack.accepted), (start + DAY, 2));
+    // A silence of a week is one, a longer one is not, whatever came with it.
+    let ack = bench.pay(3, &[("ali", start + 8 * DAY, 1)]).unwrap();
+    assert_eq!((t(&ack), ack.accepted), (start + 8 * DAY, 1));
+    let (sane, absurd) = (start + 9 * DAY, start + 17 * DAY);
+    let ack = bench.pay(4, &[("ali", absurd, 1), ("noor", sane, 1)]).unwrap();
+    assert_eq!((t(&ack), ack.accepted), (sane, 1));
+    assert_eq!(
+        (ack.rejected[0].position, &*ack.rejected[0].reasons),
+        (0, &["ahead".to_owned()][..])
+    );
+    // A retry is told the same; and a year of steps within one epoch is crossed.
+    let again = bench.pay(4, &[("ali", absurd, 1), ("noor", sane, 1)]).unwrap();
+    assert_eq!((t(&again), again.accepted, again.epoch), (sane, 1, ack.epoch));
+    let year: Vec<_> = (1..=52).map(|week| ("ali", sane + week * 7 * DAY, week)).collect();
+    let ack = bench.pay(6, &year).unwrap();
+    assert_eq!((t(&ack), ack.accepted), (sane + 364 * DAY, 52));
+}
+
 #[test]
 fn wall_mode_ticks_and_never_goes_back() {
     let clock = Arc::new(ManualClock::default());
@@ -533,6 +592,12 @@ impl Log for Failing {
     }
     fn last_sequence(&self, producer: ProducerId) -> Result<Option<u64>, LogError> {
         self.log.last_sequence(producer)
+    }
+    fn cut(&self, topic: TopicId, first_kept: u64) -> Result<u64, LogError> {
+        self.log.cut(topic, first_kept)
+    }
+    fn first_kept(&self, topic: TopicId) -> u64 {
+        self.log.first_kept(topic)
     }
     fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64> {
         self.log.wait_beyond(epoch, timeout)

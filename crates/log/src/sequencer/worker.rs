@@ -10,10 +10,8 @@ use falaj_vault::{Random, Vault};
 
 use super::{Options, Parts, WallClock};
 use crate::admission::{Admission, Candidate, Closing, Refusal};
-use crate::close::{
-    ClosedEpoch, EpochInputs, Segment, choose_t, close_epoch, greatest_event_time,
-    rejection_segment, segment_of,
-};
+use crate::clock::{Reach, choose_t};
+use crate::close::{ClosedEpoch, EpochInputs, Segment, close_epoch, rejection_segment, segment_of};
 use crate::contract::{Log, LogError};
 use crate::dedup::{
     Claim, ClaimError, EpochClaims, Known, Newest, fate_runs, producer_table, resolve_same_epoch,
@@ -22,7 +20,7 @@ use crate::epoch::{ClockMode, EpochEntry, EpochRecord, ProducerEntry};
 use crate::queue::{Gathered, Pending, Queue, ReplyOnce};
 use crate::submission::{
     Ack, AppendedRange, Duplicates, Origin, Prepared, PreparedRejections, RejectedRow, Rejections,
-    SubmitError, position_of,
+    SubmitError, event_times, position_of,
 };
 
 /// Why the sequencer must stop.
@@ -309,13 +307,8 @@ impl Worker {
         let wall_clock_us = self.clock.now_us();
         let tail = self.tail.clone();
         let tail = tail.as_deref().map(|tail| &tail.record);
-        let moving = intakes.iter().filter(|intake| intake.moves_t());
-        let greatest = moving
-            .filter_map(|intake| {
-                greatest_event_time(&intake.prepared.schema, &intake.candidate().batch)
-            })
-            .max();
-        let t = choose_t(self.mode, tail.map(|tail| tail.t), wall_clock_us, greatest);
+        let previous = tail.map(|tail| tail.t);
+        let t = choose_t(self.mode, previous, wall_clock_us, self.reached(intakes, previous));
         let epoch = tail.map_or(0, |tail| tail.epoch + 1);
         self.admit(intakes, &Closing { epoch, t, clock: self.mode })?;
         let segments =
@@ -337,6 +330,21 @@ impl Worker {
         })
         .map_err(|error| Stop::because("closing an epoch")(&error))?;
         self.commit(closed)
+    }
+
+    /// How far the events of `intakes` move an event clock.
+    fn reached(&self, intakes: &[Intake], previous: Option<LogTime>) -> Option<i64> {
+        if self.mode == ClockMode::Wall {
+            return None;
+        }
+        let mut reach = Reach::after(previous);
+        for intake in intakes.iter().filter(|intake| intake.moves_t()) {
+            let schema = &intake.prepared.schema;
+            let batch = intake.candidate().batch;
+            let times = event_times(batch.column(schema.event_time)).unwrap_or_default();
+            reach.add(times, self.admission.max_gap_us(schema.id()));
+        }
+        reach.reached()
     }
 
     fn admit(&mut self, intakes: &mut [Intake], closing: &Closing) -> Result<(), Stop> {

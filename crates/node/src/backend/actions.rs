@@ -1,4 +1,4 @@
-//! Actions of the node's own, behind `DoAction`: audit, replay, oracle SQL, unreadable lines.
+//! Actions of the node's own, behind `DoAction`: audit, compact, replay, oracle SQL, unreadable lines.
 //!
 //! Each takes and gives one JSON document. Knows no Flight.
 
@@ -15,17 +15,24 @@ use serde_json::{Value as Json, json};
 
 use super::produce;
 use crate::core::Core;
-use crate::{audit, replay};
+use crate::{audit, compact, replay};
 
 /// Names of the actions and what they do.
-pub const ACTIONS: [(&str, &str); 6] = [
+pub const ACTIONS: [(&str, &str); 7] = [
     ("audit_state", "The digest of all state"),
     ("audit_rebuild", "Rebuilds the state from the log beside the present one and compares them"),
     ("audit_log", "Verifies every epoch: chain, blocks, event hashes and roots"),
+    ("compact", "Cuts what retention no longer keeps, behind a baseline: {dry_run}"),
     ("replay", "Recomputes a key's row at an old T from raw events: {view, key (hex), at}"),
     ("oracle", "A view's oracle SQL: {view, at}"),
     ("reject", "Records lines that are no rows: {topic, producer, first_sequence, lines}"),
 ];
+
+#[derive(Deserialize)]
+struct CompactBody {
+    #[serde(default)]
+    dry_run: bool,
+}
 
 #[derive(Deserialize)]
 struct ReplayBody {
@@ -82,6 +89,10 @@ pub async fn run(
         "audit_state" => blocking(core, audit::state).await,
         "audit_rebuild" => blocking(core, |core| audit::rebuild(core, &mut |_, _| {})).await,
         "audit_log" => blocking(core, |core| audit::log(core, &mut |_, _| {})).await,
+        "compact" => {
+            let body: CompactBody = parse(name, body)?;
+            blocking(core, move |core| compact::run(core, body.dry_run)).await
+        }
         "replay" => {
             let body: ReplayBody = parse(name, body)?;
             let key = from_hex(&body.key)

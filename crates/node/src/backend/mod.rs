@@ -79,6 +79,7 @@ fn topic_details(topic: &TopicDefinition) -> Json {
         })).collect::<Vec<_>>(),
         "retention_us": topic.retention_us,
         "skew_us": topic.skew_us,
+        "max_gap_us": topic.max_gap_us,
         "jurisdictions": topic.jurisdictions,
         "expectations": topic.expectations.iter().map(|expectation| json!({
             "column": topic.schema.columns[expectation.column].name,

@@ -10,8 +10,8 @@ use arrow::array::{ArrayRef, BinaryArray, StringArray, UInt32Array, UInt64Array}
 use arrow::record_batch::RecordBatch;
 use falaj_event::{EventId, LogTime, Op};
 use falaj_gateway::backend::{BackendError, BatchStream, ReadTopicRequest};
-use falaj_log::Reader;
 use falaj_log::reader::{PartitionEvents, PiiMode, ReadOptions};
+use falaj_log::{LogError, ReadError, Reader};
 
 /// Streams the asked range; a blocking thread reads a few batches ahead.
 pub fn read_topic(reader: &Reader, request: ReadTopicRequest) -> BatchStream {
@@ -19,7 +19,7 @@ pub fn read_topic(reader: &Reader, request: ReadTopicRequest) -> BatchStream {
     let reader = reader.with_options(ReadOptions {
         topics: Some([request.topic.schema.id()].into()),
         pii: PiiMode::Plain,
-        verify: false,
+        ..ReadOptions::default()
     });
     tokio::task::spawn_blocking(move || {
         let mut run = Run { request: &request, sender: &sender, given: 0 };
@@ -29,13 +29,23 @@ pub fn read_topic(reader: &Reader, request: ReadTopicRequest) -> BatchStream {
         };
         if let Err(error) = outcome {
             // A reader that is gone needs no error.
-            let _ =
-                sender.blocking_send(Err(BackendError::Damaged { message: format!("{error:#}") }));
+            let _ = sender.blocking_send(Err(refused(&reader, &request, &error)));
         }
     });
     Box::pin(futures::stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|batch| (batch, receiver))
     }))
+}
+
+/// Events that were cut are said to be so, with the first `T` that can be read.
+fn refused(reader: &Reader, request: &ReadTopicRequest, error: &anyhow::Error) -> BackendError {
+    if let Some(ReadError::Log(LogError::Cut { first_kept, .. })) = error.downcast_ref()
+        && let Ok(Some(entry)) = reader.log().entry(*first_kept)
+    {
+        let asked = request.from_t.unwrap_or_default();
+        return BackendError::NotRetained { asked, oldest: entry.record.t };
+    }
+    BackendError::Damaged { message: format!("{error:#}") }
 }
 
 struct Run<'a> {

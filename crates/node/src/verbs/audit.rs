@@ -50,6 +50,9 @@ fn print(answers: &Json) {
     if let Some(rebuild) = answers.get("rebuild") {
         print_state("present state", &rebuild["present"]);
         print_state("rebuilt state", &rebuild["rebuilt"]);
+        if let Some(epoch) = rebuild["baseline"]["epoch"].as_u64() {
+            println!("the log is cut: rebuilt from the baseline of epoch {} on", count(epoch));
+        }
         match rebuild["equal"].as_bool() {
             Some(true) => println!("EQUAL, entry for entry"),
             _ => println!("DIFFERENT: {}", rebuild["differences"]),
@@ -62,6 +65,9 @@ fn print(answers: &Json) {
             count(log["events"].as_u64().unwrap_or_default()),
             log["head"].as_str().unwrap_or_default()
         );
+        if let Some(cut) = log["events_cut"].as_u64().filter(|cut| *cut > 0) {
+            println!("  of {} events that retention cut, the roots are chained", count(cut));
+        }
     }
 }
 

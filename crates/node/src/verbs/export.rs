@@ -1,18 +1,15 @@
 //! `falaj export`: topics and views as Parquet, and oracle SQL.
 
-use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use falaj_gateway::wire::ReadTicket;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use serde_json::json;
 
 use super::text::{bar, count, log_time};
 use super::{Session, describe};
 use crate::cli::Export;
+use crate::parquet_file;
 
 /// Writes the file or prints the SQL.
 ///
@@ -57,12 +54,7 @@ async fn data(session: &Session, options: &Export, json: bool) -> Result<()> {
     let mut reading = session.client.read(&ticket).await?;
     // Written beside and renamed, so that a file of this name is always whole.
     let temporary = path.with_extension("parquet.part");
-    let file =
-        File::create(&temporary).with_context(|| format!("creating {}", temporary.display()))?;
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .build();
-    let mut writer = ArrowWriter::try_new(file, reading.schema().clone(), Some(properties))?;
+    let mut writer = parquet_file::writer(&temporary, reading.schema().clone())?;
     let progress = bar(u64::try_from(records).unwrap_or(0), &options.name);
     let mut rows = 0;
     while let Some(batch) = reading.next().await? {

@@ -22,9 +22,10 @@ use falaj_definitions::reasons::RejectedRow;
 use falaj_definitions::rows::{CsvHeader, RowParser};
 use falaj_definitions::topics::TopicDefinition;
 use falaj_event::Op;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
 use crate::cli::FileFormat;
+use crate::parquet_file;
 
 /// Rows read at once.
 const BLOCK_ROWS: usize = 4_096;
@@ -110,14 +111,7 @@ impl Source {
             FileFormat::Parquet if is_standard_input => {
                 bail!("Parquet cannot be read from standard input: give a file")
             }
-            FileFormat::Parquet => {
-                let file =
-                    File::open(path).with_context(|| format!("opening {}", path.display()))?;
-                let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-                    .and_then(|builder| builder.with_batch_size(BLOCK_ROWS).build())
-                    .with_context(|| format!("{}: reading Parquet", path.display()))?;
-                Lines::Parquet(reader)
-            }
+            FileFormat::Parquet => Lines::Parquet(parquet_file::reader(path, BLOCK_ROWS)?),
         };
         let block = Block { checked: nothing(topic)?, times: Vec::new(), rows: Vec::new() };
         Ok(Self { path: path.to_owned(), lines, topic: Arc::clone(topic), block, next: 0 })

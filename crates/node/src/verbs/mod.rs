@@ -5,6 +5,7 @@
 
 mod audit;
 mod check;
+mod compact;
 mod export;
 mod features;
 pub mod input;
@@ -44,6 +45,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Verb::Tail(options) => tail::run(options, json).await,
         Verb::Replay(options) => replay::run(options, json).await,
         Verb::Audit(options) => audit::run(options, json).await,
+        Verb::Compact(options) => compact::run(options, json).await,
         Verb::Export(options) => export::run(options, json).await,
     }
 }

@@ -1,11 +1,16 @@
 //! `falaj up`: a node until Ctrl-C or SIGTERM.
 
-use anyhow::Result;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use falaj_definitions::text::parse_duration;
 use serde_json::json;
 
 use super::load;
 use crate::cli::Up;
-use crate::core::CoreOptions;
+use crate::compact;
+use crate::core::{Core, CoreOptions};
 use crate::serve::{Node, NodeOptions};
 
 /// Runs a node.
@@ -13,9 +18,11 @@ use crate::serve::{Node, NodeOptions};
 /// # Errors
 /// When it does not start, or stops badly.
 pub async fn run(options: Up, json: bool) -> Result<()> {
+    let compact_every = interval(&options.compact_every)?;
     let catalog = load(&options.definitions)?;
     let mut core = CoreOptions::new(&options.data, options.clock.into());
     core.pump.workers = options.workers.max(1);
+    core.pump.skip_cut = options.accept_cut;
     let node_options = NodeOptions { core, listen: options.listen, names: options.names };
     let node = Node::start(node_options, catalog).await?;
     announce(&node, json);
@@ -23,6 +30,7 @@ pub async fn run(options: Up, json: bool) -> Result<()> {
     tokio::select! {
         outcome = tokio::signal::ctrl_c() => outcome?,
         _ = terminate.recv() => {}
+        () = maintain(node.core(), compact_every) => {}
         failure = watch(&node) => {
             eprintln!("falaj: {failure}");
         }
@@ -31,6 +39,36 @@ pub async fn run(options: Up, json: bool) -> Result<()> {
         eprintln!("stopping: what was sent is being appended");
     }
     node.stop().await
+}
+
+/// The time between two compactions; `None`: never.
+fn interval(text: &str) -> Result<Option<Duration>> {
+    if text.trim() == "never" {
+        return Ok(None);
+    }
+    match parse_duration(text) {
+        Ok(us) if us > 0 => Ok(Some(Duration::from_micros(us))),
+        Ok(_) => bail!("--compact-every {text}: write a time, or `never`"),
+        Err(why) => bail!("--compact-every {text}: {why}; or write `never`"),
+    }
+}
+
+/// Compacts now and then; a failure is told and tried again. Never resolves.
+async fn maintain(core: &Arc<Core>, every: Option<Duration>) {
+    let Some(every) = every else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(every).await;
+        let core = Arc::clone(core);
+        let outcome = tokio::task::spawn_blocking(move || compact::run(&core, false)).await;
+        match outcome {
+            Ok(Ok(answer)) if answer["cut"].as_array().is_some_and(|cut| !cut.is_empty()) => {
+                eprintln!("falaj: retention: {}", answer["cut"]);
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => eprintln!("falaj: retention: {error:#}"),
+            Err(error) => eprintln!("falaj: retention: {error}"),
+        }
+    }
 }
 
 /// Resolves with the reason when a part of the node stops on its own.

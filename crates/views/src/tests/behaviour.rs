@@ -155,6 +155,63 @@ fn other_definitions_formats_and_layouts_ask_for_a_rebuild() {
 }
 
 #[test]
+fn a_manifest_that_rocksdb_would_read_for_ever_asks_for_a_rebuild() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    open(&path, &small()).close().unwrap();
+    let current = std::fs::read_to_string(path.join("CURRENT")).unwrap();
+    let manifest = path.join(current.trim());
+    let mut bytes = std::fs::read(&manifest).unwrap();
+    bytes[6] = 77;
+    std::fs::write(&manifest, bytes).unwrap();
+    let Some(RebuildReason::Unreadable { place, .. }) = rebuild_reason(&path, &metas(), PLAN)
+    else {
+        panic!("it must be seen");
+    };
+    assert!(place.contains("MANIFEST") && place.ends_with("byte 0"), "{place}");
+    let (store, found) = ViewStore::open_or_reset(&path, &small(), &metas(), PLAN).unwrap();
+    assert!(found.is_some());
+    store.apply(&epoch(0, 5, &[(0, 1, Some(1))])).unwrap();
+}
+
+#[test]
+fn a_copy_is_what_the_store_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, copy) = (directory.path().join("state"), directory.path().join("copy"));
+    let store = open(&path, &small());
+    let rows: Vec<_> = (0..300).map(|n| (0, n, Some(n))).collect();
+    let mut first = epoch(0, 10, &rows);
+    first.checkpoint = Some(vec![state(1, Some(1)), state(2, Some(2))]);
+    store.apply(&first).unwrap();
+    let at_copy = digest(&store);
+    let mut entries = Vec::new();
+    store.for_each_entry(&mut |entry| entries.push(entry.to_vec())).unwrap();
+    store.copy_to(&copy).unwrap();
+    let second = epoch(1, 20, &[(0, 3, None), (1, 3, Some(9))]);
+    store.apply(&second).unwrap();
+    let at_end = digest(&store);
+    drop(store);
+    ViewStore::destroy(&path).unwrap();
+    // Twice: a store made of a copy leaves the copy alone.
+    for _ in 0..2 {
+        ViewStore::begin_from(&copy, &path).unwrap();
+        let store = open(&path, &small());
+        assert_eq!(digest(&store), at_copy);
+        let mut again = Vec::new();
+        store.for_each_entry(&mut |entry| again.push(entry.to_vec())).unwrap();
+        assert_eq!(again, entries);
+        store.apply(&second).unwrap();
+        assert_eq!(digest(&store), at_end);
+        drop(store);
+        ViewStore::destroy(&path).unwrap();
+    }
+    assert!(ViewStore::begin_from(&path, &copy.join("x")).is_err());
+    // The table of the digest, written out: names, lengths, bytes.
+    let longest = entries.iter().map(Vec::len).max().unwrap();
+    assert!(longest > 20 && entries.iter().any(|entry| entry[4..].starts_with(b"latest")));
+}
+
+#[test]
 fn a_second_handle_and_duplicate_views_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path(), &small());

@@ -1,9 +1,5 @@
 //! Whole views, discovery, authentication, TLS, shutdown and hostile bytes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod kit;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -16,11 +12,12 @@ use falaj_gateway::client::ClientError;
 use falaj_gateway::encode::IpcEncoder;
 use falaj_gateway::wire::{ProduceOptions, ReadTicket};
 use falaj_gateway::{Client, ConnectOptions, Limits, Options, Server, ServerError, Tls};
-use kit::{FIRST_T, MemoryBackend, cards, payments, serve, serve_with};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use tonic::{Code, Request};
+
+use super::backend::{self, FIRST_T, MemoryBackend, cards, payments, serve, serve_with};
 
 fn code(error: &ClientError) -> Option<Code> {
     match error {
@@ -69,7 +66,7 @@ async fn a_slow_reader_holds_the_scan_back() {
     assert!(later <= 4 && later <= asked + 1, "{asked}, then {later} batches for a silent reader");
     drop(read);
     let metrics = served.handle().metrics().clone();
-    kit::eventually("the scan is dropped", || {
+    backend::eventually("the scan is dropped", || {
         metrics.scans.open_streams.load(Ordering::Relaxed) == 0
     })
     .await;
@@ -90,7 +87,7 @@ async fn a_followed_topic_goes_on_and_ends_with_its_reader() {
     }
     drop(read);
     let metrics = served.handle().metrics().clone();
-    kit::eventually("the followed read is dropped", || {
+    backend::eventually("the followed read is dropped", || {
         metrics.topic_reads.open_streams.load(Ordering::Relaxed) == 0
     })
     .await;
@@ -275,7 +272,7 @@ async fn shutdown_ends_open_streams_and_acknowledges_what_was_admitted() {
             async move { producing.send_and_wait(&batch, &ProduceOptions::default()).await },
         );
     let admitted = &served.backend.admitted;
-    kit::eventually("the batch is admitted", || admitted.load(Ordering::SeqCst) == 1).await;
+    backend::eventually("the batch is admitted", || admitted.load(Ordering::SeqCst) == 1).await;
 
     let address = served.handle().local_addr();
     let stopping = tokio::spawn(served.handle.take().unwrap().shutdown(Duration::from_secs(20)));

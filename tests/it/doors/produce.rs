@@ -1,9 +1,5 @@
 //! Producing through the topic door, over TLS on loopback.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod kit;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,8 +8,9 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray}
 use falaj_gateway::Limits;
 use falaj_gateway::client::ClientError;
 use falaj_gateway::wire::{ProduceOptions, ReadTicket};
-use kit::{FIRST_T, payments, serve, serve_with};
 use serde_json::json;
+
+use super::backend::{self, FIRST_T, payments, serve, serve_with};
 
 fn one(card: &str) -> RecordBatch {
     payments(&[card], &[Some(1.0)], FIRST_T as i64)
@@ -136,7 +133,8 @@ async fn the_next_batches_are_read_while_earlier_ones_commit_up_to_a_limit() {
         }
     });
     let admitted = &served.backend.admitted;
-    kit::eventually("batches are admitted ahead", || admitted.load(Ordering::SeqCst) == 8).await;
+    backend::eventually("batches are admitted ahead", || admitted.load(Ordering::SeqCst) == 8)
+        .await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(admitted.load(Ordering::SeqCst), 8, "and no more than the limit");
     served.backend.hold.send_replace(false);

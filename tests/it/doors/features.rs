@@ -1,9 +1,5 @@
 //! Lookups through the feature door, over TLS on loopback.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod kit;
-
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch};
@@ -11,8 +7,9 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use falaj_gateway::backend::ValueStatus;
 use falaj_gateway::client::ClientError;
 use falaj_gateway::wire::LookupOptions;
-use kit::{FIRST_T, TTL_US, cards, payments, serve};
 use serde_json::json;
+
+use super::backend::{self, FIRST_T, TTL_US, cards, payments, serve};
 
 fn card_schema() -> Schema {
     Schema::new(vec![Field::new("card", DataType::Utf8, true)])
@@ -126,7 +123,7 @@ async fn min_t_reads_ones_own_write() {
     let reading = stream.lookup(&keys, &wait);
     let writing = async {
         let waiting = &served.backend.waiting;
-        kit::eventually("a lookup waits", || {
+        backend::eventually("a lookup waits", || {
             waiting.load(std::sync::atomic::Ordering::SeqCst) == 1
         })
         .await;
@@ -217,7 +214,7 @@ async fn many_streams_at_once() {
     }
     let metrics = served.handle().metrics().clone();
     assert_eq!(metrics.lookups.latency.count(), 2000);
-    kit::eventually("all streams are closed", || {
+    backend::eventually("all streams are closed", || {
         metrics.lookups.open_streams.load(std::sync::atomic::Ordering::Relaxed) == 0
     })
     .await;
@@ -235,7 +232,7 @@ async fn a_client_that_goes_away_leaves_nothing_behind() {
     let waiting = &served.backend.waiting;
     assert_eq!(waiting.load(std::sync::atomic::Ordering::SeqCst), 1);
     drop(stream);
-    kit::eventually("the abandoned lookup is dropped", || {
+    backend::eventually("the abandoned lookup is dropped", || {
         waiting.load(std::sync::atomic::Ordering::SeqCst) == 0
     })
     .await;

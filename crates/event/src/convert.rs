@@ -1,8 +1,24 @@
-//! Columns as clients send them to columns as they are declared: exactly, or not at all.
+//! Columns as others send them to columns as they are declared: exactly, or not at all.
 //!
-//! Why it exists: clients send dictionaries, large strings, 64-bit integers and naive timestamps. A
+//! Why it exists: producers send dictionaries, large strings, 64-bit integers and naive timestamps. A
 //! value is taken over when the declared type can hold it without loss; otherwise its row is named.
-//! It knows no topic, no view and no transport.
+//! Accepted, beside a column's own type:
+//!
+//! | column | also takes |
+//! | --- | --- |
+//! | int, uint | every other integer type; floats and decimals that hold whole numbers (what pandas makes of gaps) |
+//! | float | other floats; integers that it holds exactly |
+//! | decimal | other decimals that lose nothing; integers |
+//! | string | large, view and dictionary strings |
+//! | binary | large, view, fixed-size and dictionary binary |
+//! | date | date64 at midnight |
+//! | timestamp | any unit that loses nothing; any time zone; without one, UTC is meant |
+//! | list | large, fixed-size and view lists of what the item takes |
+//!
+//! A cast is safe when it can be undone: a value that would change is refused with its row, never
+//! rounded, cut or wrapped. The one exception is a wider float into a narrower column, which rounds, as
+//! declared, but never to infinity. A column of Arrow's null type is NULL throughout. It knows no topic,
+//! no view and no transport.
 
 use std::sync::Arc;
 
@@ -64,11 +80,18 @@ pub fn convertible(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
         (D::Null, _) => true,
         (D::Dictionary(_, values), _) => convertible(values, to),
-        (D::List(from) | D::LargeList(from) | D::FixedSizeList(from, _), D::List(to)) => {
-            convertible(from.data_type(), to.data_type())
-        }
+        (
+            D::List(from)
+            | D::LargeList(from)
+            | D::FixedSizeList(from, _)
+            | D::ListView(from)
+            | D::LargeListView(from),
+            D::List(to),
+        ) => convertible(from.data_type(), to.data_type()),
         (D::Timestamp(..), D::Timestamp(TimeUnit::Microsecond, _)) => true,
-        _ if is_number(from) && is_number(to) => true,
+        _ if to.is_integer() => from.is_integer() || from.is_floating() || is_decimal(from),
+        _ if to.is_floating() => from.is_integer() || from.is_floating(),
+        _ if is_decimal(to) => from.is_integer() || is_decimal(from),
         _ if is_text(from) && is_text(to) => true,
         _ if is_bytes(from) && is_bytes(to) => true,
         (D::Date64, D::Date32) => true,
@@ -78,6 +101,10 @@ pub fn convertible(from: &DataType, to: &DataType) -> bool {
 
 fn is_number(data_type: &DataType) -> bool {
     data_type.is_numeric()
+}
+
+fn is_decimal(data_type: &DataType) -> bool {
+    is_number(data_type) && !data_type.is_integer() && !data_type.is_floating()
 }
 
 fn is_text(data_type: &DataType) -> bool {
@@ -96,9 +123,7 @@ fn is_bytes(data_type: &DataType) -> bool {
 
 /// Converts `array` to the declared type `to`.
 ///
-/// Numbers must keep their value (float64 to float32 rounds to nearest, and does not fit where that
-/// is infinite); timestamps of any unit and zone keep their instant, naive ones are UTC, and finer
-/// units must be whole microseconds; dictionaries, views and large types are written out.
+/// The module's table says what is taken; dictionaries, views and large types are written out.
 ///
 /// # Errors
 /// [`ConvertError`], when no value could be converted.
@@ -180,9 +205,11 @@ fn timestamps(array: &ArrayRef, unit: TimeUnit) -> Result<Converted, ConvertErro
 
 fn lists(array: &ArrayRef, item: &DataType, to: &DataType) -> Result<Converted, ConvertError> {
     let items_type = match array.data_type() {
-        DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
-            field
-        }
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::ListView(field)
+        | DataType::LargeListView(field) => field,
         other => {
             return Err(ConvertError::Types { from: other.to_string(), to: to.to_string() });
         }

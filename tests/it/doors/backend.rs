@@ -2,7 +2,6 @@
 //!
 //! It commits every batch as one epoch, keeps every version of every row, and can be told to hold
 //! acknowledgements back.
-#![allow(dead_code, reason = "every test binary uses its part of the kit")]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -354,7 +353,7 @@ impl MemoryBackend {
     }
 }
 
-#[tonic::async_trait]
+#[falaj_gateway::async_trait]
 impl Backend for MemoryBackend {
     fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.catalog)

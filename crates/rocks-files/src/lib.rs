@@ -1,9 +1,11 @@
-//! Naming the file and byte that RocksDB found damaged: it often says only that something is.
+//! The files of a RocksDB store, looked at without RocksDB: which one is damaged, at which byte, and
+//! what RocksDB must not be shown at all.
 //!
-//! Does not know what records hold. Reads write-ahead logs and MANIFEST files, which are both
-//! sequences of 32 KiB blocks of physical records: masked CRC-32C (4, little-endian), length (2,
-//! little-endian), type (1), payload; and of table files what [`table`] says. Runs after a failure
-//! only.
+//! Why it exists: RocksDB often says only that something is damaged, and one kind of damage keeps it
+//! reading for ever. Every store of this program is checked by the same eyes. Does not know what
+//! records hold. Reads write-ahead logs and MANIFEST files, which are both sequences of 32 KiB blocks
+//! of physical records: masked CRC-32C (4, little-endian), length (2, little-endian), type (1),
+//! payload; and of table files what their footer commits to.
 
 mod table;
 
@@ -15,15 +17,17 @@ const BLOCK_BYTES: usize = 32 << 10;
 const HEADER_BYTES: usize = 7;
 
 /// Where the damage is.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Damage {
-    pub(crate) place: String,
-    pub(crate) why: String,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file, and the byte where that is known.
+    pub place: String,
+    /// What does not fit.
+    pub why: String,
 }
 
 /// The first damage among CURRENT, MANIFEST, write-ahead logs and table files of a store, in that
 /// order.
-pub(crate) fn first_damage(store: &Path) -> Option<Damage> {
+pub fn first_damage(store: &Path) -> Option<Damage> {
     if let Some(damage) = current(store) {
         return Some(damage);
     }
@@ -56,7 +60,7 @@ pub(crate) fn first_damage(store: &Path) -> Option<Damage> {
 /// Damage that RocksDB must not be shown: of CURRENT, or a record in the MANIFEST that it names or in
 /// a write-ahead log whose type is not written there, which keeps RocksDB's reader from ever ending.
 /// A torn last record is none (a crash leaves it, and RocksDB drops it).
-pub(crate) fn unreadable(store: &Path) -> Option<Damage> {
+pub fn unreadable(store: &Path) -> Option<Damage> {
     if let Some(damage) = current(store) {
         return Some(damage);
     }
@@ -72,7 +76,7 @@ pub(crate) fn unreadable(store: &Path) -> Option<Damage> {
 }
 
 /// The store as its MANIFEST describes it, for damage that no single file shows.
-pub(crate) fn described(store: &Path) -> String {
+pub fn described(store: &Path) -> String {
     let current = std::fs::read_to_string(store.join("CURRENT")).unwrap_or_default();
     format!("the store {} (as {} describes it)", store.display(), current.trim_end())
 }

@@ -125,3 +125,15 @@ fn columns_of_nothing_become_null() {
     let converted = convert(&nothing, &timestamp()).unwrap();
     assert_eq!(converted.array.null_count(), 2);
 }
+
+#[test]
+fn decimals_take_no_floats_and_give_whole_numbers() {
+    let decimal = DataType::Decimal128(10, 2);
+    assert!(
+        !convertible(&DataType::Float64, &decimal) && !convertible(&decimal, &DataType::Float64)
+    );
+    let cents = Decimal128Array::from(vec![1000, 1001]).with_precision_and_scale(10, 2).unwrap();
+    let converted = convert(&array(cents), &DataType::Int64).unwrap();
+    assert_eq!(converted.misfits, [1]);
+    assert_eq!(converted.array.as_ref(), &Int64Array::from(vec![Some(10), None]));
+}
