@@ -45,6 +45,15 @@ pub enum Verb {
     Features(Features),
     /// Print events of a topic as they are committed.
     Tail(Tail),
+    /// Train a new version of a model, and follow the run through its gates.
+    Train(Train),
+    /// Show models, their versions and history; approve, promote, roll back.
+    Models(Models),
+    /// Ask a model for predictions.
+    Predict(Predict),
+    /// One training run as a process of its own; a node starts it.
+    #[command(hide = true)]
+    Trainer(Trainer),
     /// Recompute a key's row at an old T from raw events, and compare it with what was served.
     Replay(Replay),
     /// Audit what is stored: `--state` prints the digest of all state, `--log` verifies the log.
@@ -221,6 +230,112 @@ pub struct Features {
     pub connection: Connection,
 }
 
+/// `falaj train`
+#[derive(Clone, Debug, Args)]
+pub struct Train {
+    /// The pipeline.
+    pub pipeline: String,
+    /// Why; ends up in the registry.
+    #[arg(long, default_value = "asked for at the command line", value_name = "TEXT")]
+    pub reason: String,
+    /// Do not wait for the run.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// The node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// `falaj trainer`
+#[derive(Clone, Debug, Args)]
+pub struct Trainer {
+    /// Folder with job.json and rows.parquet.
+    #[arg(long, value_name = "DIR")]
+    pub job: PathBuf,
+    /// Go on when standard input ends.
+    #[arg(long)]
+    pub detached: bool,
+}
+
+/// `falaj models`
+#[derive(Clone, Debug, Args)]
+pub struct Models {
+    /// The pipeline; all of them without it.
+    pub pipeline: Option<String>,
+    /// What to do with it; default: show it.
+    #[command(subcommand)]
+    pub action: Option<ModelAction>,
+    /// The node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// What `falaj models PIPELINE` does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ModelAction {
+    /// Every change: who, when, why; and what served when.
+    History,
+    /// Approve a version.
+    Approve(OnVersion),
+    /// Take an approval back.
+    Withdraw(OnVersion),
+    /// Turn a version down that has not served.
+    Reject(OnVersion),
+    /// Make a version in shadow the champion.
+    Promote(OnVersion),
+    /// Put an earlier champion back: the one before, or the given version.
+    Rollback {
+        /// The version.
+        version: Option<u32>,
+        /// Why.
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+    },
+    /// Take a version out of waiting, shadow or service.
+    Retire(OnVersion),
+    /// End the run in flight.
+    Cancel,
+    /// Point an alias at a version, or remove it.
+    Alias {
+        /// The alias.
+        alias: String,
+        /// The version; without it the alias is removed.
+        version: Option<u32>,
+    },
+    /// Write a version's card (Markdown, with plots as SVG).
+    Card {
+        /// The version.
+        version: u32,
+        /// Folder to write to.
+        #[arg(long, default_value = "model-card", value_name = "DIR")]
+        to: PathBuf,
+    },
+}
+
+/// A version and why.
+#[derive(Clone, Debug, Args)]
+pub struct OnVersion {
+    /// The version.
+    pub version: u32,
+    /// Why; ends up in the registry.
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// `falaj predict`
+#[derive(Clone, Debug, Args)]
+pub struct Predict {
+    /// The model.
+    pub model: String,
+    /// One row: `input=value` for every key column and request feature, joined by commas. May be
+    /// given many times.
+    #[arg(long = "row", required = true, value_name = "INPUT=VALUE[,…]")]
+    pub rows: Vec<String>,
+    /// The node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
 /// `falaj tail`
 #[derive(Clone, Debug, Args)]
 pub struct Tail {
@@ -243,11 +358,14 @@ pub struct Tail {
 /// `falaj replay`
 #[derive(Clone, Debug, Args)]
 pub struct Replay {
-    /// The view.
+    /// The view; with --prediction, the model.
     pub view: String,
     /// The key: `column=value`, several columns joined by commas.
-    #[arg(long, value_name = "COLUMN=VALUE[,…]")]
-    pub key: String,
+    #[arg(long, value_name = "COLUMN=VALUE[,…]", required_unless_present = "prediction")]
+    pub key: Option<String>,
+    /// Replay this prediction of a model instead: features from raw events, the model by its hash.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["key", "at"])]
+    pub prediction: Option<String>,
     /// T to replay to: microseconds since 1970 UTC, or RFC 3339. Default: the newest.
     #[arg(long, value_name = "T")]
     pub at: Option<String>,

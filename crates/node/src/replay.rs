@@ -69,7 +69,7 @@ pub fn replay(core: &Core, view: &str, key: &[u8], at: Option<LogTime>) -> Resul
 }
 
 /// The view and all views that it reads, in dependency order.
-fn with_inputs(views: &[Arc<ViewPlan>], name: &str) -> Option<Vec<Arc<ViewPlan>>> {
+pub(crate) fn with_inputs(views: &[Arc<ViewPlan>], name: &str) -> Option<Vec<Arc<ViewPlan>>> {
     let mut wanted = BTreeSet::new();
     let mut next = Some(Arc::clone(views.iter().find(|view| view.name == name)?));
     while let Some(view) = next {
@@ -113,7 +113,7 @@ fn start(core: &Core, plans: &[Arc<ViewPlan>], key: &[u8], until: u64) -> Result
     Ok(Start { plans: core.catalog.views.clone(), resume: resume(&store)?, row, baseline })
 }
 
-fn recompute(
+pub(crate) fn recompute(
     core: &Core,
     start: Start,
     view: &ViewPlan,

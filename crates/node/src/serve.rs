@@ -14,6 +14,7 @@ use falaj_gateway::{Client, ConnectOptions, Limits};
 use crate::backend::NodeBackend;
 use crate::core::{Core, CoreOptions};
 use crate::endpoint::{self, DataDirectory, Endpoint};
+use crate::models::ModelLoop;
 
 /// How to run a node.
 #[derive(Clone, Debug)]
@@ -29,6 +30,7 @@ pub struct NodeOptions {
 /// A running node.
 pub struct Node {
     core: Arc<Core>,
+    models: Arc<ModelLoop>,
     server: Handle,
     data: DataDirectory,
 }
@@ -43,29 +45,36 @@ impl Node {
     pub async fn start(options: NodeOptions, catalog: Arc<Catalog>) -> Result<Self> {
         let data = options.core.data.clone();
         let core_options = options.core.clone();
-        let core = tokio::task::spawn_blocking(move || Core::open(core_options, catalog))
-            .await
-            .context("opening the node")??;
-        let core = Arc::new(core);
+        let open = move || -> Result<Arc<ModelLoop>> {
+            let core = Arc::new(Core::open(core_options, catalog)?);
+            ModelLoop::start(core).context("opening the models")
+        };
+        let models = tokio::task::spawn_blocking(open).await.context("opening the node")??;
+        let core = Arc::clone(models.core());
         let server_options = ServerOptions {
             address: options.listen,
             tls: Tls::Local { directory: data.tls(), names: options.names, now: SystemTime::now() },
             token_path: data.token(),
             limits: Limits::default(),
         };
-        let backend = Arc::new(NodeBackend::new(Arc::clone(&core)));
+        let backend = Arc::new(NodeBackend::new(Arc::clone(&models)));
         let server = Server::run(server_options, backend).await?;
         endpoint::write(
             &data,
             &Endpoint { address: server.local_addr(), process: std::process::id() },
         )
         .context("writing the endpoint file")?;
-        Ok(Self { core, server, data })
+        Ok(Self { core, models, server, data })
     }
 
     /// What is behind the doors.
     pub fn core(&self) -> &Arc<Core> {
         &self.core
+    }
+
+    /// The model loop.
+    pub fn models(&self) -> &Arc<ModelLoop> {
+        &self.models
     }
 
     /// The doors.
@@ -88,8 +97,13 @@ impl Node {
     pub async fn stop(self) -> Result<()> {
         endpoint::remove(&self.data, std::process::id());
         let served = self.server.shutdown(GRACE).await;
-        let core = self.core;
-        tokio::task::spawn_blocking(move || close(core)).await.context("closing the node")??;
+        let (core, models) = (self.core, self.models);
+        let close = move || {
+            models.stop();
+            drop(models);
+            close(core)
+        };
+        tokio::task::spawn_blocking(close).await.context("closing the node")??;
         Ok(served?)
     }
 }

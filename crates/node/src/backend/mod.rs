@@ -4,7 +4,8 @@
 //! features.
 
 mod actions;
-mod lookup;
+pub mod lookup;
+mod models;
 mod produce;
 pub mod rows;
 pub mod topic;
@@ -18,22 +19,25 @@ use falaj_definitions::topics::TopicDefinition;
 use falaj_event::{LogTime, TopicSchema};
 use falaj_gateway::backend::{
     AckFuture, Backend, BackendError, BatchStream, Catalog, Identity, LookupRequest,
-    LookupResponse, ProduceRequest, ReadTopicRequest, Scan, ScanRequest, Statistics, TopicInfo,
-    ViewInfo,
+    LookupResponse, PredictRequest, PredictResponse, ProduceRequest, ReadTopicRequest, Scan,
+    ScanRequest, Statistics, TopicInfo, ViewInfo,
 };
 use serde_json::{Value as Json, json};
 
 use crate::core::Core;
+use crate::models::ModelLoop;
 
 /// The backend of one core.
 pub struct NodeBackend {
     core: Arc<Core>,
+    models: Arc<ModelLoop>,
     catalog: Arc<Catalog>,
 }
 
 impl NodeBackend {
-    /// Serves `core`.
-    pub fn new(core: Arc<Core>) -> Self {
+    /// Serves `models` and the core behind them.
+    pub fn new(models: Arc<ModelLoop>) -> Self {
+        let core = Arc::clone(models.core());
         let topics = core.catalog.topics.iter().map(|topic| {
             let info = TopicInfo::new(topic.schema.as_ref().clone(), topic_details(topic));
             (topic.schema.name.clone(), Arc::new(info))
@@ -46,9 +50,12 @@ impl NodeBackend {
         let catalog = Catalog {
             topics: topics.collect(),
             views: views.collect::<BTreeMap<_, _>>(),
-            models: BTreeMap::new(),
+            models: models
+                .predictors()
+                .map(|model| (model.info.name.clone(), Arc::clone(&model.info)))
+                .collect(),
         };
-        Self { core, catalog: Arc::new(catalog) }
+        Self { core, models, catalog: Arc::new(catalog) }
     }
 
     fn definition(&self, schema: &TopicSchema) -> Result<&Arc<TopicDefinition>, BackendError> {
@@ -174,6 +181,7 @@ impl Backend for NodeBackend {
             "engine": metrics.map(|metrics| format!("{metrics:?}")),
             "term": self.core.sequencer.term(),
             "definitions": self.core.catalog.hash,
+            "models": self.models.status(),
         })
     }
 
@@ -187,6 +195,10 @@ impl Backend for NodeBackend {
         lookup::lookup(&self.core.store, self.core.log.as_ref(), &request)
     }
 
+    async fn predict(&self, request: PredictRequest) -> Result<PredictResponse, BackendError> {
+        self.models.predict(request).await
+    }
+
     async fn scan(&self, request: ScanRequest) -> Result<Scan, BackendError> {
         lookup::wait(&self.core.store, request.min_t, request.deadline).await?;
         lookup::scan(&self.core.store, &self.core.log, request)
@@ -197,7 +209,7 @@ impl Backend for NodeBackend {
     }
 
     fn actions(&self) -> Vec<(&'static str, &'static str)> {
-        actions::ACTIONS.to_vec()
+        actions::ACTIONS.iter().chain(&models::ACTIONS).copied().collect()
     }
 
     async fn action(
@@ -206,6 +218,9 @@ impl Backend for NodeBackend {
         body: Json,
         identity: &Identity,
     ) -> Result<Json, BackendError> {
-        actions::run(&self.core, name, body, identity).await
+        match models::ACTIONS.iter().any(|(known, _)| *known == name) {
+            true => models::run(&self.models, name, body, identity).await,
+            false => actions::run(&self.core, name, body, identity).await,
+        }
     }
 }

@@ -56,7 +56,9 @@ pub fn warm(predictor: &Predictor, loaded: &Loaded) -> Result<()> {
     score(loaded, predictor.names(), &values, threshold, &mut scratch)
         .map(|_| ())
         .map_err(anyhow::Error::msg)
-        .with_context(|| format!("version {} does not predict for {}", loaded.version, pipeline.name))
+        .with_context(|| {
+            format!("version {} does not predict for {}", loaded.version, pipeline.name)
+        })
 }
 
 /// The test rows of a training set.
@@ -223,7 +225,11 @@ fn answer(
             latencies.push(started.elapsed());
         }
         let Some(truth) = truth(pipeline.task, classes, labels.value(*row)) else {
-            bail!("test row {row}: version {} knows no class {:?}", loaded.version, labels.value(*row));
+            bail!(
+                "test row {row}: version {} knows no class {:?}",
+                loaded.version,
+                labels.value(*row)
+            );
         };
         answers.labels.push(truth);
         answers.scores.extend_from_slice(&scores);

@@ -121,7 +121,10 @@ fn submit(entries: Vec<Entry>, sequencer: &SequencerHandle) {
     }
 }
 
-fn tell(replies: Vec<oneshot::Sender<Result<LogTime, String>>>, outcome: &Result<Ack, SubmitError>) {
+fn tell(
+    replies: Vec<oneshot::Sender<Result<LogTime, String>>>,
+    outcome: &Result<Ack, SubmitError>,
+) {
     for reply in replies {
         let told = match outcome {
             Ok(ack) => Ok(ack.t),

@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod outcomes;
 pub mod predictor;
 pub mod registry;
+pub mod replay;
 pub mod rows;
 pub mod rules;
 mod runs;
@@ -100,9 +101,8 @@ impl ModelLoop {
         self.stopping.store(true, std::sync::atomic::Ordering::Release);
         self.runs.stop();
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let threads = std::mem::take(
-            &mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // A thread that panicked has nothing more to give; its failure is in the runs' state.
             let _ = thread.join();
@@ -223,9 +223,10 @@ impl ModelLoop {
         predictor.slot.set(set);
         // What neither serves nor waits is let go of; a rollback loads it again before it swaps.
         let prefix = format!("{pipeline} ");
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, loaded| {
-            !key.starts_with(&prefix) || serves.contains(&loaded.version)
-        });
+        self.loaded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|key, loaded| !key.starts_with(&prefix) || serves.contains(&loaded.version));
         Ok(())
     }
 
@@ -273,14 +274,12 @@ impl ModelLoop {
         reason: &str,
         breach: Option<falaj_lifecycle::GuardrailBreach>,
     ) -> Result<Vec<ModelEvent>, CommandError> {
-        let target = self.registry.with(|state| {
-            to.or_else(|| state.pipeline(pipeline)?.predecessors.last().copied())
-        });
+        let target = self
+            .registry
+            .with(|state| to.or_else(|| state.pipeline(pipeline)?.predecessors.last().copied()));
         let ready = target.map(|version| self.load(pipeline, version)).transpose();
-        let evidence = PromotionEvidence {
-            ready: ready.is_ok() && target.is_some(),
-            shadow_predictions: 0,
-        };
+        let evidence =
+            PromotionEvidence { ready: ready.is_ok() && target.is_some(), shadow_predictions: 0 };
         let action = Action::Rollback { to, breach, evidence };
         let events = self.carry_out(pipeline, actor, reason, action)?;
         ready.map(|_| events).map_err(CommandError::Log)
@@ -368,7 +367,10 @@ impl ModelLoop {
 ///
 /// # Errors
 /// When it does not predict.
-pub fn loaded(version: VersionNumber, artifact: &falaj_model::artifact::Artifact) -> Result<Loaded> {
+pub fn loaded(
+    version: VersionNumber,
+    artifact: &falaj_model::artifact::Artifact,
+) -> Result<Loaded> {
     let mut digest = [0; 32];
     for (at, byte) in digest.iter_mut().enumerate() {
         let pair = artifact.id().get(2 * at..2 * at + 2).context("an id has 64 digits")?;

@@ -78,10 +78,10 @@ impl Predictor {
             .iter()
             .map(|set| part(pipeline, set, catalog))
             .collect::<Result<Vec<_>>>()?;
-        let given = pipeline.request.iter().map(|feature| Given {
-            name: feature.name.clone(),
-            optional: feature.optional,
-        });
+        let given = pipeline
+            .request
+            .iter()
+            .map(|feature| Given { name: feature.name.clone(), optional: feature.optional });
         Ok(Self {
             pipeline: Arc::clone(pipeline),
             info: Arc::new(model_info(pipeline)),
@@ -111,8 +111,9 @@ impl Predictor {
         as_of: Option<LogTime>,
         asked: &RecordBatch,
     ) -> Result<Vec<Inputs>, BackendError> {
-        let mut rows: Vec<(Vec<Value>, bool, Option<String>)> =
-            (0..asked.num_rows()).map(|_| (Vec::with_capacity(self.names.len()), false, None)).collect();
+        let mut rows: Vec<(Vec<Value>, bool, Option<String>)> = (0..asked.num_rows())
+            .map(|_| (Vec::with_capacity(self.names.len()), false, None))
+            .collect();
         for part in &self.parts {
             let keys = key_bytes(asked, &part.key)?;
             let known: Vec<&[u8]> = keys.iter().flatten().map(Vec::as_slice).collect();
@@ -195,9 +196,15 @@ impl Predictor {
             let outcome = match (misfit, inputs, route) {
                 (Some(why), ..) | (None, Err(why), _) => Err(why),
                 (None, Ok(_), None) => Err("a key column is NULL".to_owned()),
-                (None, Ok(inputs), Some(route)) => self.serve(&set, route.serve, &inputs).map(
-                    |(loaded, scored)| {
-                        let made = Made { id: &id, t, inputs: &inputs, served: true, propensity: route.propensity };
+                (None, Ok(inputs), Some(route)) => {
+                    self.serve(&set, route.serve, &inputs).map(|(loaded, scored)| {
+                        let made = Made {
+                            id: &id,
+                            t,
+                            inputs: &inputs,
+                            served: true,
+                            propensity: route.propensity,
+                        };
                         events.push(self.event(request, row, &made, &loaded, &scored));
                         if let Some(version) = route.shadow
                             && let Ok((shadow, beside)) = self.serve(&set, version, &inputs)
@@ -207,8 +214,8 @@ impl Predictor {
                             events.push(self.event(request, row, &made, &shadow, &beside));
                         }
                         (loaded.version, scored)
-                    },
-                ),
+                    })
+                }
             };
             answer.add(id, outcome);
         }
@@ -373,14 +380,11 @@ fn part(
 pub fn model_info(pipeline: &Pipeline) -> ModelInfo {
     use arrow::datatypes::{Field, Schema};
     let keys = pipeline.signature.keys.iter();
-    let keys: Vec<Field> =
-        keys.map(|(name, of)| Field::new(name, of.to_arrow(), false)).collect();
+    let keys: Vec<Field> = keys.map(|(name, of)| Field::new(name, of.to_arrow(), false)).collect();
     let request: Vec<Field> = pipeline
         .request
         .iter()
-        .map(|feature| {
-            Field::new(&feature.name, feature.column_type.to_arrow(), feature.optional)
-        })
+        .map(|feature| Field::new(&feature.name, feature.column_type.to_arrow(), feature.optional))
         .collect();
     let inputs = pipeline.signature.inputs.iter().map(|input| {
         let from = match &input.origin {
@@ -411,7 +415,9 @@ pub fn model_info(pipeline: &Pipeline) -> ModelInfo {
 pub fn classes(pipeline: &Pipeline) -> Vec<String> {
     match pipeline.task {
         Task::Binary => vec!["false".to_owned(), "true".to_owned()],
-        Task::Multiclass => pipeline.label.classes.iter().map(super::outcomes::class_text_of).collect(),
+        Task::Multiclass => {
+            pipeline.label.classes.iter().map(super::outcomes::class_text_of).collect()
+        }
         Task::Regression => Vec::new(),
     }
 }

@@ -51,7 +51,11 @@ impl Registry {
         let mut state = RegistryState::default();
         for event in read(reader, &schema)? {
             state.apply(&event).with_context(|| {
-                format!("{TOPIC}: event {} of {} does not follow", event.change.kind(), event.pipeline)
+                format!(
+                    "{TOPIC}: event {} of {} does not follow",
+                    event.change.kind(),
+                    event.pipeline
+                )
             })?;
         }
         Ok(Self { schema, log, sequencer, state: Mutex::new(state) })
@@ -94,14 +98,8 @@ impl Registry {
             .collect();
         let cause = events.first().map(|event| event.at).unwrap_or_default();
         let encoded = events.iter().map(encode).collect::<Result<Vec<_>>>()?;
-        let submission =
-            rows::derived(&self.schema, &Hash256::default(), cause, &keys, encoded)?;
-        self.sequencer.append(
-            &self.schema,
-            submission.origin,
-            submission.ops,
-            submission.batch,
-        )?;
+        let submission = rows::derived(&self.schema, &Hash256::default(), cause, &keys, encoded)?;
+        self.sequencer.append(&self.schema, submission.origin, submission.ops, submission.batch)?;
         Ok(())
     }
 }
@@ -156,7 +154,8 @@ pub fn decode(rows: &RowReader<'_>, row: usize) -> Result<ModelEvent> {
     };
     let change: ModelChange = serde_json::from_value(change)
         .with_context(|| format!("{TOPIC}: an event `{kind}` that this program does not know"))?;
-    let actor = Actor::try_from(rows.text(row, "actor")?.to_string()).map_err(anyhow::Error::msg)?;
+    let actor =
+        Actor::try_from(rows.text(row, "actor")?.to_string()).map_err(anyhow::Error::msg)?;
     Ok(ModelEvent {
         pipeline: rows.text(row, "pipeline")?.to_string(),
         version: rows.number(row, "version")?.map(u32::try_from).transpose()?,

@@ -78,10 +78,9 @@ pub fn serving_policy(pipeline: &Pipeline) -> ServingPolicy {
     match pipeline.serving.policy {
         Policy::Champion => ServingPolicy::ChampionOnly,
         Policy::Shadow => ServingPolicy::ShadowChallenger,
-        Policy::Split { percent } => ServingPolicy::Split {
-            challenger_share: percent / 100.0,
-            salt: pipeline.name.clone(),
-        },
+        Policy::Split { percent } => {
+            ServingPolicy::Split { challenger_share: percent / 100.0, salt: pipeline.name.clone() }
+        }
     }
 }
 

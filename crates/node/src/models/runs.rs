@@ -213,9 +213,8 @@ fn spawn(all: &Arc<ModelLoop>, run: QueuedRun, version: VersionNumber) {
 fn carry_through(all: &Arc<ModelLoop>, run: &QueuedRun, version: VersionNumber) -> Result<()> {
     let pipeline = all.core.catalog.pipeline(&run.pipeline).context("the pipeline is gone")?;
     let folder = Folder(all.core.options.data.runs().join(&run.run));
-    let stage = all.registry(|state| {
-        Some(state.pipeline(&run.pipeline)?.versions.get(&version)?.stage)
-    });
+    let stage =
+        all.registry(|state| Some(state.pipeline(&run.pipeline)?.versions.get(&version)?.stage));
     if stage != Some(Stage::Trained) {
         if !folder.job().exists() {
             prepare(all, pipeline, run, version, &folder)?;
@@ -228,8 +227,7 @@ fn carry_through(all: &Arc<ModelLoop>, run: &QueuedRun, version: VersionNumber) 
     }
     judge(all, pipeline, version, &folder)?;
     // The folder's rows are personal data; nothing needs them any more.
-    std::fs::remove_dir_all(&folder.0)
-        .with_context(|| format!("removing {}", folder.0.display()))
+    std::fs::remove_dir_all(&folder.0).with_context(|| format!("removing {}", folder.0.display()))
 }
 
 fn threads() -> usize {
@@ -268,12 +266,7 @@ fn prepare(
 }
 
 /// Runs the process and records what it says.
-fn train(
-    all: &ModelLoop,
-    run: &QueuedRun,
-    version: VersionNumber,
-    folder: &Folder,
-) -> Result<()> {
+fn train(all: &ModelLoop, run: &QueuedRun, version: VersionNumber, folder: &Folder) -> Result<()> {
     let program = std::env::var_os("FALAJ_TRAINER")
         .map_or_else(std::env::current_exe, |path| Ok(path.into()))
         .context("finding this program")?;
@@ -326,9 +319,8 @@ fn listen(
 ) -> Result<Option<String>> {
     let topic = all.core.catalog.topics.get("falaj.runs").context("no falaj.runs")?;
     let cause = all.now();
-    let attempt = all.registry(|state| {
-        Some(state.pipeline(&run.pipeline)?.versions.get(&version)?.attempts)
-    });
+    let attempt =
+        all.registry(|state| Some(state.pipeline(&run.pipeline)?.versions.get(&version)?.attempts));
     let mut failure = None;
     for (ordinal, line) in BufReader::new(output).lines().enumerate() {
         let line = line.context("reading a trainer's reports")?;
@@ -356,12 +348,7 @@ fn listen(
 }
 
 /// Takes the artifact in and tells the registry.
-fn finish(
-    all: &ModelLoop,
-    run: &QueuedRun,
-    version: VersionNumber,
-    folder: &Folder,
-) -> Result<()> {
+fn finish(all: &ModelLoop, run: &QueuedRun, version: VersionNumber, folder: &Folder) -> Result<()> {
     let path = folder.artifact();
     let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
     let artifact = Artifact::from_bytes(&bytes, None)?;

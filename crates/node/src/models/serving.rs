@@ -110,10 +110,7 @@ pub fn score(
         inputs.push(input(value).map_err(|why| format!("input `{name}` cannot be used: {why}"))?);
     }
     let mut scores = vec![0.0; loaded.scorer.outputs()];
-    loaded
-        .scorer
-        .score_into(&inputs, scratch, &mut scores)
-        .map_err(|error| error.to_string())?;
+    loaded.scorer.score_into(&inputs, scratch, &mut scores).map_err(|error| error.to_string())?;
     Ok(label(loaded.scorer.target().classes(), scores, threshold))
 }
 
@@ -131,7 +128,8 @@ pub fn label(classes: &[String], scores: Vec<f64>, threshold: f64) -> Scored {
         }
         (_, all) => {
             // The first of equal scores: a fixed rule, whatever the order of computation was.
-            let best = (0..all.len()).fold(0, |best, at| if all[at] > all[best] { at } else { best });
+            let best =
+                (0..all.len()).fold(0, |best, at| if all[at] > all[best] { at } else { best });
             let score = all.get(best).copied().unwrap_or(f64::NAN);
             Scored { score, predicted: classes.get(best).cloned(), scores }
         }

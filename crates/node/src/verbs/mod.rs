@@ -9,11 +9,15 @@ mod compact;
 mod export;
 mod features;
 pub mod input;
+mod models;
+mod predict;
 mod produce;
 mod replay;
 mod tail;
 pub mod text;
 mod topics;
+mod train;
+mod trainer;
 mod up;
 
 use std::sync::Arc;
@@ -43,6 +47,10 @@ pub async fn run(cli: Cli) -> Result<()> {
         Verb::Produce(options) => produce::run(options, json).await,
         Verb::Features(options) => features::run(options, json).await,
         Verb::Tail(options) => tail::run(options, json).await,
+        Verb::Train(options) => train::run(options, json).await,
+        Verb::Models(options) => models::run(options, json).await,
+        Verb::Predict(options) => predict::run(options, json).await,
+        Verb::Trainer(options) => trainer::run(&options),
         Verb::Replay(options) => replay::run(options, json).await,
         Verb::Audit(options) => audit::run(options, json).await,
         Verb::Compact(options) => compact::run(options, json).await,

@@ -21,17 +21,26 @@ pub async fn run(options: Replay, as_json: bool) -> Result<()> {
     let answer = outcome?;
     match as_json {
         true => println!("{answer}"),
+        false if options.prediction.is_some() => print_prediction(&answer),
         false => print(&options, &answer),
     }
     if answer["verdict"] == "MISMATCH" {
-        bail!("the replayed row is not the one that was served");
+        bail!("what was replayed is not what was served");
     }
     Ok(())
 }
 
 async fn ask(session: &Session, options: &Replay) -> Result<Json> {
+    if let Some(id) = &options.prediction {
+        let bar = spinner("replaying raw events");
+        let body = json!({ "pipeline": options.view, "id": id });
+        let answer = session.client.json_action("replay_prediction", &body).await;
+        bar.finish_and_clear();
+        return Ok(answer?);
+    }
     let fields = key_fields(&session.client, &options.view).await?;
-    let batch = keys(std::slice::from_ref(&options.key), &fields)?;
+    let key = options.key.clone().unwrap_or_default();
+    let batch = keys(&[key], &fields)?;
     let columns: Vec<usize> = (0..fields.len()).collect();
     let key = key_bytes(&batch, &columns)?.pop().flatten().unwrap_or_default();
     let at = options.at.as_deref().map(log_time).transpose()?;
@@ -40,6 +49,34 @@ async fn ask(session: &Session, options: &Replay) -> Result<Json> {
     let answer = session.client.json_action("replay", &body).await;
     bar.finish_and_clear();
     Ok(answer?)
+}
+
+fn print_prediction(answer: &Json) {
+    let at = answer["t"].as_i64().unwrap_or_default();
+    println!(
+        "prediction {} by {} version {} at T = {at} ({}), recomputed from {} events",
+        answer["prediction_id"].as_str().unwrap_or_default(),
+        answer["pipeline"].as_str().unwrap_or_default(),
+        answer["model_version"],
+        time(at),
+        count(answer["events_replayed"].as_u64().unwrap_or_default())
+    );
+    let mut inputs = table(["input", "recomputed"]);
+    for (name, value) in answer["inputs"].as_object().into_iter().flatten() {
+        inputs.add_row([name.clone(), value.to_string()]);
+    }
+    println!("{inputs}");
+    for difference in answer["differences"].as_array().into_iter().flatten() {
+        println!(
+            "{}: logged {}, recomputed {}",
+            difference["input"], difference["logged"], difference["recomputed"]
+        );
+    }
+    println!(
+        "score: logged {}, recomputed {}",
+        answer["score"]["logged"], answer["score"]["recomputed"]
+    );
+    println!("{}", answer["verdict"].as_str().unwrap_or_default());
 }
 
 fn print(options: &Replay, answer: &Json) {
