@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::simulation::{Customer, Flaw, Happening, Merchant, Payment};
 
 /// Names of the topics that the simulation writes, tables first.
-pub const TOPICS: [&str; 3] = ["merchants", "customers", "payments"];
+pub const TOPICS: [&str; 4] = ["merchants", "customers", "payments", "payment_outcomes"];
 
 /// Index in [`TOPICS`] of the topic that a happening belongs to.
 pub fn topic_of(happening: &Happening) -> usize {
@@ -20,13 +20,14 @@ pub fn topic_of(happening: &Happening) -> usize {
         Happening::Merchant(_) => 0,
         Happening::Customer(_) | Happening::CustomerGone(_) => 1,
         Happening::Payment(_) => 2,
+        Happening::Settled(_) => 3,
     }
 }
 
 /// The operation of a happening.
 pub fn op_of(happening: &Happening) -> Op {
     match happening {
-        Happening::Payment(_) => Op::Insert,
+        Happening::Payment(_) | Happening::Settled(_) => Op::Insert,
         Happening::CustomerGone(_) => Op::Delete,
         Happening::Customer(_) | Happening::Merchant(_) => Op::Upsert,
     }
@@ -72,6 +73,13 @@ fn value(column: &str, happening: &Happening) -> Result<Value> {
         },
         Happening::Merchant(merchant) => merchant_value(column, merchant),
         Happening::Payment(payment) => payment_value(column, payment),
+        Happening::Settled(outcome) => match column {
+            "settled_at" => Some(Value::Timestamp(outcome.settled_at)),
+            "fraud" => Some(Value::Bool(outcome.fraud)),
+            // The till asks for predictions by the payment's id.
+            "prediction_id" => payment_value("payment_id", &outcome.payment),
+            _ => payment_value(column, &outcome.payment),
+        },
     };
     match found {
         Some(value) => Ok(value),

@@ -1,6 +1,6 @@
 //! A seeded, realistic simulation of card payments in the Emirates: customers, merchants, amounts in
-//! fils, a daily and weekly rhythm, late, out-of-order, repeated and malformed events, and a drift of
-//! behaviour halfway.
+//! fils, a daily and weekly rhythm, late, out-of-order, repeated and malformed events, what became of
+//! each payment (fraud or not, known a day or two later), and a drift of behaviour halfway.
 //!
 //! A pure function of its options. Knows no topic schema (see [`super::rows`]), no log and no clock.
 
@@ -159,7 +159,30 @@ pub enum Happening {
     Merchant(Merchant),
     /// A payment arrives.
     Payment(Payment),
+    /// What became of a payment is known.
+    Settled(Outcome),
 }
+
+/// What became of a payment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The payment.
+    pub payment: Payment,
+    /// When it was known, microseconds since 1970 UTC.
+    pub settled_at: i64,
+    /// Whether it was fraud.
+    pub fraud: bool,
+}
+
+impl Outcome {
+    /// Outcomes come in files, one every [`SETTLEMENT_US`].
+    fn arrival(&self) -> i64 {
+        (self.settled_at.div_euclid(SETTLEMENT_US) + 1) * SETTLEMENT_US
+    }
+}
+
+/// How often outcomes are delivered.
+const SETTLEMENT_US: i64 = 2 * HOUR_US;
 
 /// The simulation: its people and places, and the stream of what happens.
 #[derive(Clone, Debug)]
@@ -199,7 +222,10 @@ impl Simulation {
         let mut all: Vec<Happening> =
             self.merchants.iter().cloned().map(Happening::Merchant).collect();
         all.extend(self.customers.iter().cloned().map(Happening::Customer));
-        let mut changes = self.changes().into_iter().peekable();
+        let mut changes = self.changes();
+        changes.extend(self.outcomes(&payments));
+        changes.sort_by_key(|(at, _)| *at);
+        let mut changes = changes.into_iter().peekable();
         for payment in payments {
             while let Some((_, change)) = changes.next_if(|(at, _)| *at <= payment.arrival) {
                 all.push(change);
@@ -207,6 +233,40 @@ impl Simulation {
             all.push(Happening::Payment(payment));
         }
         all
+    }
+
+    /// What becomes of well-formed payments, by the time at which it is delivered.
+    fn outcomes(&self, payments: &[Payment]) -> Vec<(i64, Happening)> {
+        let settled = payments.iter().filter(|payment| payment.flaw.is_none()).map(|payment| {
+            let mut random = Random::new(self.options.seed, 7 << 40 | payment.number);
+            let outcome = Outcome {
+                fraud: random.chance(self.fraud_probability(payment)),
+                settled_at: payment.arrival
+                    + HOUR_US * 8
+                    + (random.unit() * (28 * HOUR_US) as f64) as i64,
+                payment: payment.clone(),
+            };
+            (outcome.arrival(), Happening::Settled(outcome))
+        });
+        settled.collect()
+    }
+
+    /// Fraud as it is before the drift: abroad, online, from risky devices, for much money. After it:
+    /// cloned cards at tills, for little.
+    fn fraud_probability(&self, payment: &Payment) -> f64 {
+        let is = |condition: bool| if condition { 1.0 } else { 0.0 };
+        let abroad = is(payment.country != "AE");
+        let money = libm::log(payment.amount_fils.max(100) as f64 / 10_000.0);
+        let logit = if payment.event_time < self.drift_us() {
+            -5.2 + 9.0 * payment.device_risk
+                + 1.5 * abroad
+                + 0.9 * is(payment.channel == "online")
+                + 0.9 * money
+        } else {
+            -3.4 + 0.5 * payment.device_risk - 0.5 * abroad + 1.8 * is(payment.channel != "online")
+                - 1.1 * money
+        };
+        1.0 / (1.0 + libm::exp(-logit))
     }
 
     /// The moment from which behaviour is different.
@@ -485,6 +545,39 @@ mod tests {
             set[set.len() / 2].amount_fils
         };
         assert!(median(after) as f64 / median(before) as f64 > 1.3);
+    }
+
+    #[test]
+    fn outcomes_follow_their_payments_in_files() {
+        let simulation = small();
+        let outcomes: Vec<Outcome> = simulation
+            .happenings()
+            .into_iter()
+            .filter_map(|happening| match happening {
+                Happening::Settled(outcome) => Some(outcome),
+                _ => None,
+            })
+            .collect();
+        assert!(outcomes.len() > 15_000, "{}", outcomes.len());
+        assert!(outcomes.iter().all(|o| o.settled_at > o.payment.arrival + 7 * HOUR_US));
+        let share = |after: bool| {
+            let of: Vec<_> = outcomes
+                .iter()
+                .filter(|o| (o.payment.event_time >= simulation.drift_us()) == after)
+                .collect();
+            of.iter().filter(|o| o.fraud).count() as f64 / of.len() as f64
+        };
+        assert!((0.01..0.3).contains(&share(false)), "{}", share(false));
+        assert!((0.01..0.3).contains(&share(true)), "{}", share(true));
+        let at_tills = |after: bool| {
+            let frauds = outcomes
+                .iter()
+                .filter(|o| o.fraud && (o.payment.event_time >= simulation.drift_us()) == after);
+            let frauds: Vec<_> = frauds.collect();
+            let tills = frauds.iter().filter(|o| o.payment.channel != "online").count();
+            tills as f64 / frauds.len() as f64
+        };
+        assert!(at_tills(true) > at_tills(false) + 0.1);
     }
 
     #[test]
