@@ -7,6 +7,7 @@
 pub mod cells;
 pub mod changes;
 pub mod encoding;
+pub mod foretold;
 pub mod hash;
 pub mod ids;
 pub mod schema;

@@ -33,7 +33,7 @@ pub fn replay(core: &Core, view: &str, key: &[u8], at: Option<LogTime>) -> Resul
     };
     let entry = core.log.entry_at(asked)?.context("the log has no epoch at or before that T")?;
     let (epoch, t) = (entry.record.epoch, entry.record.t);
-    let (row, events) = recompute(core, &plans, key, epoch)?;
+    let (row, events) = recompute(core, &plans, key, epoch, t)?;
     let served = core.store.snapshot()?.get_as_of(plan.id, key, t);
     let verdict = match (&served, &row) {
         (Ok(None), None) => "EQUAL",
@@ -80,6 +80,7 @@ fn recompute(
     plans: &[Arc<ViewPlan>],
     key: &[u8],
     until: u64,
+    t: LogTime,
 ) -> Result<(Option<ViewRow>, u64)> {
     let view = plans.last().map(|plan| plan.id);
     let reader = core.reader.with_options(ReadOptions {
@@ -116,6 +117,10 @@ fn recompute(
         taken += u64::from(take(Duration::from_millis(100), &mut row)?);
     }
     engine.stop()?;
+    // A row says what the passing of time makes of it; what is asked for is the row at `t`.
+    if let Some(row) = &mut row {
+        row.columns = row.columns_at(t).context("a row that was just computed is damaged")?;
+    }
     Ok((row, events))
 }
 
