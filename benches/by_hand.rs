@@ -1,14 +1,16 @@
 //! The baseline of feature maintenance: the same five aggregates over the same three windows, written
 //! by hand for this one case: types, windows and functions known to the compiler, one thread, no
-//! dataflow, no exactness beyond integers, no late events, no checkpoints.
+//! dataflow. It does the same work as far as what comes out needs it: sums that cannot overflow, late
+//! events, events that leave as soon as they must, and each changed row, with its latest event time, in
+//! the bytes that views store. It cannot be resumed: there are no checkpoints.
 //!
 //! Does not know the engine; what it computes is compared with the engine's rows.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use falaj_event::Value;
 use falaj_event::encoding::{encode_decimal, encode_f64, encode_int, encode_value};
+use falaj_event::{RowChange, Value, ViewId, ViewRow};
 
 use crate::workload::WINDOWS;
 
@@ -16,7 +18,7 @@ use crate::workload::WINDOWS;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {
     count: i64,
-    sum: i64,
+    sum: i128,
     min: i64,
     max: i64,
 }
@@ -37,25 +39,41 @@ impl Totals {
             (0..4).for_each(|_| encode_value(&Value::Null, out));
             return;
         }
-        encode_decimal(i128::from(self.sum), 0, out);
+        encode_decimal(self.sum, 0, out);
         encode_f64(self.sum as f64 / self.count as f64, out);
         encode_int(self.min, out);
         encode_int(self.max, out);
     }
 }
 
-/// One changed row: a meter and its totals per window.
-pub type Row = (i64, [Totals; 3]);
+/// One changed row.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Which meter's.
+    pub meter: i64,
+    /// Event time of its latest event.
+    pub latest_event_time: i64,
+    /// Per window.
+    pub totals: [Totals; 3],
+}
 
 struct Meter {
     tiles: [VecDeque<(u64, Totals)>; 3],
     totals: [Totals; 3],
+    latest_event_time: i64,
     touched_at: u64,
+}
+
+impl Meter {
+    fn row(&self, meter: i64) -> Row {
+        Row { meter, latest_event_time: self.latest_event_time, totals: self.totals }
+    }
 }
 
 impl Default for Meter {
     fn default() -> Self {
-        Self { tiles: Default::default(), totals: [NONE; 3], touched_at: 0 }
+        let (tiles, totals) = (Default::default(), [NONE; 3]);
+        Self { tiles, totals, latest_event_time: i64::MIN, touched_at: 0 }
     }
 }
 
@@ -90,7 +108,7 @@ pub struct ByHand {
 }
 
 impl ByHand {
-    /// Takes one epoch of events, dated in order and not after `t`, and gives the changed rows in
+    /// Takes one epoch of events, none dated after `t`, and gives the changed rows in
     /// order of their key.
     pub fn epoch(&mut self, t: u64, meters: &[i64], times: &[i64], values: &[i64]) -> Vec<Row> {
         self.touched.clear();
@@ -100,20 +118,34 @@ impl ByHand {
         }
         self.touched.sort_unstable();
         let meters = &self.meters;
-        self.touched.iter().filter_map(|id| Some((*id, meters.get(id)?.totals))).collect()
+        self.touched.iter().filter_map(|id| Some(meters.get(id)?.row(*id))).collect()
     }
 
     /// A meter's row, encoded as views store it.
     pub fn encoded(row: &Row) -> Vec<u8> {
         let mut out = Vec::with_capacity(200);
-        encode_int(row.0, &mut out);
-        row.1.iter().for_each(|totals| totals.encode(&mut out));
+        encode_int(row.meter, &mut out);
+        row.totals.iter().for_each(|totals| totals.encode(&mut out));
         out
+    }
+
+    /// A meter's row as the engine puts it out.
+    pub fn change(row: &Row) -> RowChange {
+        let mut key = Vec::with_capacity(9);
+        encode_int(row.meter, &mut key);
+        let (latest_event_time, columns) = (row.latest_event_time, Self::encoded(row));
+        let row = Some(ViewRow { latest_event_time, columns, foretold: Vec::new() });
+        RowChange { view: ViewId([0; 8]), key, row }
+    }
+
+    /// Number of meters.
+    pub fn meters(&self) -> usize {
+        self.meters.len()
     }
 
     /// A meter's row now.
     pub fn row(&self, meter: i64) -> Option<Row> {
-        self.meters.get(&meter).map(|state| (meter, state.totals))
+        self.meters.get(&meter).map(|state| state.row(meter))
     }
 
     fn expire(&mut self, t: u64) {
@@ -147,16 +179,20 @@ impl ByHand {
 
     fn add(&mut self, t: u64, id: i64, time: u64, value: i64) {
         let meter = self.meters.entry(id).or_default();
-        let one = Totals { count: 1, sum: value, min: value, max: value };
+        let one = Totals { count: 1, sum: i128::from(value), min: value, max: value };
+        meter.latest_event_time = meter.latest_event_time.max(time.cast_signed());
         for (window, (_, hop)) in WINDOWS.iter().enumerate() {
             let tile = time / hop;
             if leaves_at(tile, window) <= t {
                 continue;
             }
-            match meter.tiles[window].back_mut() {
-                Some((last, totals)) if *last == tile => totals.add(&one),
+            let tiles = &mut meter.tiles[window];
+            let after = tiles.iter().rev().take_while(|(have, _)| *have > tile).count();
+            let at = tiles.len() - after;
+            match at.checked_sub(1).and_then(|before| tiles.get_mut(before)) {
+                Some((have, totals)) if *have == tile => totals.add(&one),
                 _ => {
-                    meter.tiles[window].push_back((tile, one));
+                    tiles.insert(at, (tile, one));
                     let window_number = window.to_le_bytes()[0];
                     let leaving = self.leaving.entry(leaves_at(tile, window)).or_default();
                     leaving.push((id, window_number));

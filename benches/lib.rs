@@ -3,6 +3,12 @@
 //! Every figure is printed beside a baseline that is measured in the same run, on the same machine,
 //! in turns with it: machines differ, ratios hardly. Does not know what is measured with it.
 
+use mimalloc::MiMalloc;
+
+/// The allocator of the product's binary.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 pub mod by_hand;
 pub mod echo;
 pub mod measure;

@@ -4,6 +4,7 @@
 //! states the load. Does not know what runs meanwhile.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -50,6 +51,51 @@ pub fn parts(before: &BTreeMap<String, Duration>, after: &BTreeMap<String, Durat
 /// Where `/proc` does not say.
 pub fn processor_time() -> Result<Duration> {
     Ok(processor_time_by_thread()?.values().sum())
+}
+
+/// Measures the processor time of some threads lap by lap.
+pub struct Stopwatch {
+    threads: Vec<PathBuf>,
+    last: Duration,
+}
+
+impl Stopwatch {
+    /// Of the threads that live now and whose name `wanted` accepts, the calling one among them.
+    ///
+    /// # Errors
+    /// Where `/proc` does not say.
+    pub fn of_threads(wanted: impl Fn(&str) -> bool) -> Result<Self> {
+        let mut threads = Vec::new();
+        for task in
+            std::fs::read_dir("/proc/self/task").context("listing this process's threads")?
+        {
+            let task = task?.path();
+            if std::fs::read_to_string(task.join("comm")).is_ok_and(|name| wanted(name.trim())) {
+                threads.push(task.join("schedstat"));
+            }
+        }
+        let mut stopwatch = Self { threads, last: Duration::ZERO };
+        stopwatch.lap()?;
+        Ok(stopwatch)
+    }
+
+    /// The time since the lap before.
+    ///
+    /// # Errors
+    /// Where `/proc` does not say, or a thread has ended.
+    pub fn lap(&mut self) -> Result<Duration> {
+        // A thread's time is brought up to date when it gives its turn away.
+        std::thread::yield_now();
+        let mut now = Duration::ZERO;
+        for thread in &self.threads {
+            let text = std::fs::read_to_string(thread)?;
+            let first = text.split_whitespace().next().context("an empty schedstat")?;
+            now += Duration::from_nanos(first.parse()?);
+        }
+        let lap = now.saturating_sub(self.last);
+        self.last = now;
+        Ok(lap)
+    }
 }
 
 /// Bytes of memory that this process has resident.

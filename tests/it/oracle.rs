@@ -291,7 +291,7 @@ fn a_view_right_after_an_event_is_that_events_row_of_the_plain_select() {
         let event = &epoch.events[0];
         assert_eq!(epoch.t, LogTime(u64::try_from(event.order.event_time).unwrap()));
         let (account, at) = (event.cells[0].clone(), event.cells[1].clone());
-        let rows = contents.of(plan.id);
+        let rows = contents.of(plan.id).unwrap();
         let found = decode_row(&rows[&encode_row([&account])].1).unwrap();
         let expected = &expected[&(account, at)];
         for (column, (found, expected)) in plan.output.iter().zip(found.iter().zip(expected)) {

@@ -76,7 +76,7 @@ pub fn compare_with(
         let events = history.until(epoch.t);
         for view in &catalog.views {
             let place = || format!("view {} at epoch {}, T {}", view.name, epoch.number, epoch.t.0);
-            let found = contents.of(view.id);
+            let found = contents.of(view.id)?;
             if due(sample.reference) {
                 let expected = reference::rows(view, &events, epoch.t);
                 equal(&found, &expected).with_context(place)?;
@@ -104,7 +104,7 @@ pub fn equals_reference(
     let events = history.until(t);
     for view in &catalog.views {
         let expected = reference::rows(view, &events, t);
-        equal(&contents.of(view.id), &expected)
+        equal(&contents.of(view.id)?, &expected)
             .with_context(|| format!("view {} at T {}", view.name, t.0))?;
     }
     Ok(())

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use falaj_dataflow::{Engine, Options, Resume};
 use falaj_definitions::plan::ViewPlan;
-use falaj_event::{EpochChanges, ViewId};
+use falaj_event::{EpochChanges, LogTime, ViewId, ViewRow};
 
 use crate::history::History;
 
@@ -89,27 +89,34 @@ pub fn changes(plans: &[Arc<ViewPlan>], history: &History, run: Run) -> Result<V
 
 /// The rows of all views, folded from changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Contents(BTreeMap<ViewId, Rows>);
+pub struct Contents {
+    t: LogTime,
+    rows: BTreeMap<ViewId, BTreeMap<Vec<u8>, ViewRow>>,
+}
 
 impl Contents {
     /// Applies one epoch.
     pub fn apply(&mut self, changes: &EpochChanges) {
+        self.t = changes.t;
         for change in &changes.rows {
-            let view = self.0.entry(change.view).or_default();
+            let view = self.rows.entry(change.view).or_default();
             match &change.row {
-                Some(row) => {
-                    let row = (row.latest_event_time, row.columns.clone());
-                    view.insert(change.key.clone(), row);
-                }
-                None => {
-                    view.remove(&change.key);
-                }
-            }
+                Some(row) => view.insert(change.key.clone(), row.clone()),
+                None => view.remove(&change.key),
+            };
         }
     }
 
-    /// The rows of one view.
-    pub fn of(&self, view: ViewId) -> Rows {
-        self.0.get(&view).cloned().unwrap_or_default()
+    /// The rows of one view at the `T` of the epoch applied last.
+    ///
+    /// # Errors
+    /// When a row is damaged.
+    pub fn of(&self, view: ViewId) -> Result<Rows> {
+        let rows = self.rows.get(&view).into_iter().flatten();
+        rows.map(|(key, row)| {
+            let columns = row.columns_at(self.t).context("what a row foretells is damaged")?;
+            Ok((key.clone(), (row.latest_event_time, columns)))
+        })
+        .collect()
     }
 }

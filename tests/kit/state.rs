@@ -77,7 +77,7 @@ pub fn digest(store: &ViewStore) -> Result<StateDigest> {
     Ok(store.digest(&mut |_| {})?)
 }
 
-/// A view's rows, now or as of `as_of`.
+/// A view's rows, now or as of `as_of`, an epoch's `T`.
 ///
 /// # Errors
 /// When they cannot be read.

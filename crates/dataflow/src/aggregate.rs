@@ -20,7 +20,7 @@ mod slots;
 pub(crate) use bytes::{order_bytes, read_order, take};
 pub(crate) use heap::Object;
 pub(crate) use input::{Event, Lane, Parsed, Selector};
-pub(crate) use layout::{Layout, read_varint, write_varint};
+pub(crate) use layout::{Layout, read_varint};
 pub(crate) use render::Output;
 pub(crate) use slots::{Seen, Slots};
 

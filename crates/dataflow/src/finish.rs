@@ -1,34 +1,33 @@
 //! The last stage of a view: results of keys to output rows in canonical bytes.
 //!
 //! Why it exists: most output columns are results passed on as they are. Those are encoded straight
-//! from values; only what is computed goes through columns and the vectorised program. Does not know
-//! where results come from.
+//! from values; only what is computed goes through columns and the vectorised program, where all
+//! results of an epoch are gathered first. Does not know where results come from.
 
 use std::sync::Arc;
 
 use falaj_definitions::plan::{Shape, ViewPlan};
 use falaj_definitions::program::Evaluated;
 use falaj_event::encoding::{decode_value, encode_value};
+use falaj_event::foretold::Foretelling;
 use falaj_event::{EventTime, RowChange, Value, ViewId, ViewRow};
 
 use crate::aggregate::Selector;
 use crate::columns::{Columns, Computed};
 use crate::error::EngineError;
+use crate::group::Given;
 use crate::metrics::Metrics;
-use crate::row::Bytes;
 
-/// What is known of a key.
-pub(crate) struct Keyed {
-    /// The canonical key.
-    pub(crate) key: Bytes,
-    /// The latest event time and the values that `finish` reads after the key's columns (all of
-    /// them, in a view that computes rows one by one); `None` when the key has no row any more.
-    pub(crate) row: Option<(EventTime, Vec<Value>)>,
-}
-
-/// Runs a view's `finish` program.
+/// Runs a view's `finish` program: [`Self::give`] it the results of an epoch, then [`Self::finish`].
 pub(crate) struct Finisher {
     plan: Arc<ViewPlan>,
+    rules: Rules,
+    gathered: Gathered,
+    rows: Rows,
+}
+
+/// How rows come from results.
+struct Rules {
     columns: Columns,
     /// How many of the columns that the program reads are the key's cells.
     key_width: usize,
@@ -38,6 +37,42 @@ pub(crate) struct Finisher {
     /// Which columns a computation reads.
     read: Vec<bool>,
     computes: bool,
+    having: Option<usize>,
+    outputs: usize,
+}
+
+/// Results that wait for the program.
+#[derive(Default)]
+struct Gathered {
+    results: Vec<Gathering>,
+    keys: Vec<u8>,
+    values: Vec<Value>,
+}
+
+/// One of them: where its key begins, and what it is.
+struct Gathering {
+    key: usize,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Row(EventTime),
+    Later(EventTime),
+    Gone,
+}
+
+/// Rows under construction.
+#[derive(Default)]
+struct Rows {
+    changes: Vec<RowChange>,
+    /// The columns written last, and those before them.
+    columns: Vec<u8>,
+    before: Vec<u8>,
+    foretold: Vec<u8>,
+    telling: Option<Foretelling>,
+    ranges: Vec<(u32, u32)>,
+    failures: usize,
 }
 
 /// A key's cells and values, one column after the other.
@@ -87,15 +122,18 @@ impl Finisher {
                 *read = true;
             }
         }
-        Ok(Self {
-            plan: Arc::clone(plan),
+        let rules = Rules {
             columns,
             key_width,
             key_cells: Selector::new(key_width),
             computes: passed.iter().any(Option::is_none),
             passed,
             read,
-        })
+            having: plan.having,
+            outputs: plan.output.len(),
+        };
+        let (gathered, rows) = (Gathered::default(), Rows::default());
+        Ok(Self { plan: Arc::clone(plan), rules, gathered, rows })
     }
 
     /// The view.
@@ -103,32 +141,80 @@ impl Finisher {
         self.plan.id
     }
 
-    /// The changed rows of the view, in the order of `results`.
-    pub(crate) fn finish(
-        &self,
-        results: Vec<Keyed>,
-        metrics: &Metrics,
-    ) -> Result<Vec<RowChange>, EngineError> {
-        let evaluated = if self.computes { Some(self.evaluate(&results)?) } else { None };
-        let computed = match &evaluated {
-            Some(evaluated) => Some(Computed::new(evaluated, self.columns.place())?),
-            None => None,
+    /// Takes a result: the values that `finish` reads after the key's columns (all of them, in a view
+    /// that computes rows one by one). What comes later follows the row that it is foretold of.
+    pub(crate) fn give(&mut self, key: &[u8], given: &Given<'_>) -> Result<(), EngineError> {
+        let (kind, values): (Kind, &[Value]) = match *given {
+            Given::Row(time, values) => (Kind::Row(time), values),
+            Given::Later(time, values) => (Kind::Later(time), values),
+            Given::Gone => (Kind::Gone, &[]),
         };
-        let (mut ranges, mut at, mut failures) = (Vec::new(), 0, 0);
-        let mut changes = Vec::with_capacity(results.len());
-        for result in results {
-            let mut row = None;
-            if let Some((latest_event_time, values)) = &result.row {
-                let source = self.source(&result.key, values, &mut ranges)?;
-                let columns = self.encode(&source, computed.as_ref(), at, &mut failures);
-                row = columns
-                    .map(|columns| ViewRow { latest_event_time: *latest_event_time, columns });
-                at += 1;
-            }
-            changes.push(RowChange { view: self.plan.id, key: result.key.into_vec(), row });
+        if self.rules.computes {
+            self.gathered.results.push(Gathering { key: self.gathered.keys.len(), kind });
+            self.gathered.keys.extend_from_slice(key);
+            self.gathered.values.extend_from_slice(values);
+            return Ok(());
         }
-        Metrics::count(&metrics.expression_errors, failures);
-        Ok(changes)
+        let Self { plan, rules, rows, .. } = self;
+        rows.add(plan.id, rules, Finding { key, kind, values }, None)
+    }
+
+    /// The changed rows of the view, in the order in which their results were given.
+    pub(crate) fn finish(&mut self, metrics: &Metrics) -> Result<Vec<RowChange>, EngineError> {
+        if self.rules.computes {
+            self.compute()?;
+        }
+        self.rows.end_row();
+        Metrics::count(&metrics.expression_errors, std::mem::take(&mut self.rows.failures));
+        Ok(std::mem::take(&mut self.rows.changes))
+    }
+
+    /// Runs the program over what was gathered, and adds its rows.
+    fn compute(&mut self) -> Result<(), EngineError> {
+        let Self { plan, rules, rows, gathered } = self;
+        if gathered.results.is_empty() {
+            return Ok(());
+        }
+        let evaluated = rules.evaluate(gathered)?;
+        let computed = Computed::new(&evaluated, rules.columns.place())?;
+        let mut row = 0;
+        for result in gathered.iter(rules.width()) {
+            let cells = Some((&computed, row));
+            row += usize::from(!matches!(result.kind, Kind::Gone));
+            rows.add(plan.id, rules, result, cells)?;
+        }
+        gathered.results.clear();
+        gathered.keys.clear();
+        gathered.values.clear();
+        Ok(())
+    }
+}
+
+/// One result.
+struct Finding<'a> {
+    key: &'a [u8],
+    kind: Kind,
+    values: &'a [Value],
+}
+
+impl Gathered {
+    /// The results, with `width` values for each row.
+    fn iter(&self, width: usize) -> impl Iterator<Item = Finding<'_>> {
+        let ends = self.results.iter().skip(1).map(|next| next.key).chain([self.keys.len()]);
+        let mut values = self.values.as_slice();
+        self.results.iter().zip(ends).map(move |(result, end)| {
+            let own = if matches!(result.kind, Kind::Gone) { 0 } else { width.min(values.len()) };
+            let (own, rest) = values.split_at(own);
+            values = rest;
+            Finding { key: &self.keys[result.key..end], kind: result.kind, values: own }
+        })
+    }
+}
+
+impl Rules {
+    /// How many values a result has.
+    fn width(&self) -> usize {
+        self.columns.width() - self.key_width
     }
 
     fn source<'a>(
@@ -139,21 +225,23 @@ impl Finisher {
     ) -> Result<Source<'a>, EngineError> {
         ranges.clear();
         let found = self.key_width == 0 || self.key_cells.ranges(key, ranges).is_some();
-        if !found || self.key_width + values.len() != self.columns.width() {
+        if !found || self.width() != values.len() {
             let why = "a result of another width";
             return Err(EngineError::rows(self.columns.place(), why));
         }
         Ok(Source { key, ranges, values })
     }
 
-    fn evaluate(&self, results: &[Keyed]) -> Result<Evaluated, EngineError> {
-        let rows = results.iter().filter(|result| result.row.is_some()).count();
+    fn evaluate(&self, gathered: &Gathered) -> Result<Evaluated, EngineError> {
         let mut columns: Vec<Option<Vec<Value>>> =
-            self.read.iter().map(|read| read.then(|| Vec::with_capacity(rows))).collect();
-        let mut ranges = Vec::new();
-        for result in results {
-            let Some((_, values)) = &result.row else { continue };
-            let source = self.source(&result.key, values, &mut ranges)?;
+            self.read.iter().map(|read| read.then(Vec::new)).collect();
+        let (mut ranges, mut rows) = (Vec::new(), 0);
+        for result in gathered.iter(self.width()) {
+            if matches!(result.kind, Kind::Gone) {
+                continue;
+            }
+            rows += 1;
+            let source = self.source(result.key, result.values, &mut ranges)?;
             for (index, column) in columns.iter_mut().enumerate() {
                 if let Some(column) = column {
                     column.push(source.value(index));
@@ -163,36 +251,84 @@ impl Finisher {
         self.columns.evaluate(columns, rows)
     }
 
-    /// The output row; `None` where HAVING says that there is none.
+    /// Writes the output row; says whether there is one (HAVING) and how many cells failed.
     fn encode(
         &self,
         source: &Source<'_>,
-        computed: Option<&Computed<'_>>,
-        row: usize,
-        failures: &mut usize,
-    ) -> Option<Vec<u8>> {
-        if let Some(having) = self.plan.having {
+        computed: Option<(&Computed<'_>, usize)>,
+        bytes: &mut Vec<u8>,
+    ) -> (bool, usize) {
+        bytes.clear();
+        if let Some(having) = self.having {
             let holds = match (self.passed[having], computed) {
                 (Some(column), _) => source.value(column) == Value::Bool(true),
-                (None, Some(computed)) => computed.is_true(having, row),
+                (None, Some((computed, row))) => computed.is_true(having, row),
                 (None, None) => false,
             };
             if !holds {
-                return None;
+                return (false, 0);
             }
         }
-        let mut bytes = Vec::with_capacity(16 * self.plan.output.len());
-        for output in 0..self.plan.output.len() {
+        let mut failures = 0;
+        for output in 0..self.outputs {
             let failed = match (self.passed[output], computed) {
-                (Some(column), _) => source.encode(column, &mut bytes),
-                (None, Some(computed)) => {
-                    computed.encode(output, row, &mut bytes);
+                (Some(column), _) => source.encode(column, bytes),
+                (None, Some((computed, row))) => {
+                    computed.encode(output, row, bytes);
                     computed.is_error(output, row)
                 }
                 (None, None) => false,
             };
-            *failures += usize::from(failed);
+            failures += usize::from(failed);
         }
-        Some(bytes)
+        (true, failures)
+    }
+}
+
+impl Rows {
+    fn add(
+        &mut self,
+        view: ViewId,
+        rules: &Rules,
+        result: Finding<'_>,
+        computed: Option<(&Computed<'_>, usize)>,
+    ) -> Result<(), EngineError> {
+        if let Kind::Gone = result.kind {
+            self.end_row();
+            self.changes.push(RowChange { view, key: result.key.to_vec(), row: None });
+            return Ok(());
+        }
+        std::mem::swap(&mut self.before, &mut self.columns);
+        let source = rules.source(result.key, result.values, &mut self.ranges)?;
+        let (holds, failures) = rules.encode(&source, computed, &mut self.columns);
+        match result.kind {
+            Kind::Later(time) => {
+                if let Some(telling) = &mut self.telling {
+                    telling.push(time, &self.before, &self.columns, &mut self.foretold);
+                }
+            }
+            Kind::Row(latest_event_time) => {
+                self.end_row();
+                self.failures += failures;
+                let columns = self.columns.clone();
+                let row =
+                    holds.then_some(ViewRow { latest_event_time, columns, foretold: Vec::new() });
+                self.telling = holds.then(|| Foretelling::new(latest_event_time));
+                self.changes.push(RowChange { view, key: result.key.to_vec(), row });
+            }
+            Kind::Gone => {}
+        }
+        Ok(())
+    }
+
+    /// Gives the row added last what was foretold of it.
+    fn end_row(&mut self) {
+        if self.foretold.is_empty() {
+            return;
+        }
+        if let Some(row) = self.changes.last_mut().and_then(|change| change.row.as_mut()) {
+            row.foretold = self.foretold.clone();
+        }
+        self.foretold.clear();
     }
 }

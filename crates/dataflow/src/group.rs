@@ -5,12 +5,14 @@
 //! key; each window keeps running totals, from which leaving tiles are subtracted or, where slots
 //! cannot be subtracted from, which are folded anew. A tile `i` of hop `h` leaves the window of length
 //! `w` at `(i + 1)·h + w`; exact windows have `h` = 1 µs. One entry per key in a timer wheel says when
-//! something leaves next, so keys at rest cost nothing.
+//! the key must be looked at next, so keys at rest cost nothing. Where nothing depends on a view but
+//! readers, its rows also say what time will make of them (`foretell`), and few looks are needed.
 //!
 //! Rows at `T` are a pure function of the events visible at `T`. This module knows no threads, no
 //! dataflow library and no storage: its driver gives events and `T`s and takes rows and state.
 
 mod apply;
+mod foretell;
 mod key;
 mod plan;
 mod ring;
@@ -47,6 +49,7 @@ pub enum GroupError {
 }
 
 /// The values of one key.
+#[cfg(test)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupRow {
     /// Event time of the key's latest event.
@@ -56,12 +59,25 @@ pub struct GroupRow {
 }
 
 /// A key whose values may have changed.
+#[cfg(test)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupOutput {
     /// The key's canonical encoding.
     pub key: KeyBytes,
     /// Its row; `None` when every event of the key has been retracted.
     pub row: Option<GroupRow>,
+    /// What time will make of the row's values, in order of time.
+    pub later: Vec<(EventTime, Vec<Value>)>,
+}
+
+/// What is said of a key whose values may have changed.
+pub enum Given<'a> {
+    /// Its latest event time and its values.
+    Row(EventTime, &'a [Value]),
+    /// The values that the row just given will have from this time on.
+    Later(EventTime, &'a [Value]),
+    /// Every event of the key has been retracted.
+    Gone,
 }
 
 /// Sizes and counters.
@@ -94,6 +110,8 @@ struct Scratch {
     ranges: Vec<(u32, u32)>,
     parsed: Vec<Parsed>,
     stale: Vec<usize>,
+    due: Vec<(i64, u32)>,
+    ahead: foretell::Ahead,
 }
 
 /// The state of all keys of one view on one worker.
@@ -185,21 +203,16 @@ impl GroupCore {
     }
 
     /// Moves to `t`, which must grow: what has left by then leaves, the events given since the last
-    /// call enter, and the keys whose values may have changed are handed to `each`, ascending, each
-    /// with its latest event time and values (which `each` may take), or with nothing when every
-    /// event of the key has been retracted.
-    pub fn advance_each(
-        &mut self,
-        t: LogTime,
-        each: impl FnMut(&[u8], Option<(EventTime, &mut Vec<Value>)>),
-    ) {
+    /// call enter, and the keys whose values may have changed are handed to `each`, ascending. Where
+    /// the plan foretells, a row stands until it is given again: what is said to come later comes.
+    pub fn advance_each(&mut self, t: LogTime, each: impl FnMut(&[u8], Given<'_>)) {
         self.now = self.now.max(t.as_event_time());
         let now = self.now;
         self.plan.grids.iter_mut().for_each(|grid| grid.step(now));
         if std::mem::take(&mut self.restoring) {
             self.fill_totals();
         }
-        self.expire();
+        self.wake();
         self.apply_pending();
         self.give_touched(each);
     }

@@ -11,14 +11,14 @@ use arrow::record_batch::RecordBatch;
 use falaj_definitions::plan::{Shape, Source, ViewPlan};
 use falaj_definitions::program::{ErrorMask, Evaluated};
 use falaj_event::encoding::decode_row;
-use falaj_event::{EventOrder, LogTime, RowChange, TopicKind, key_hash};
+use falaj_event::{EventOrder, EventTime, LogTime, RowChange, TopicKind, Value, ViewRow, key_hash};
 
 use crate::columns::{Columns, Computed};
 use crate::context::{Context, Logic, Route, Tick, consolidate, each_tick};
 use crate::delay::Held;
 use crate::error::EngineError;
-use crate::finish::{Finisher, Keyed};
-use crate::group::{GroupCore, GroupOutput, GroupPlan, GroupStats};
+use crate::finish::Finisher;
+use crate::group::{Given, GroupCore, GroupPlan, GroupStats};
 use crate::metrics::Metrics;
 use crate::row::{Bytes, Change, Row, Rows};
 use crate::state::{Restored, Space};
@@ -139,17 +139,23 @@ struct Output {
 }
 
 impl Output {
-    fn put(&mut self, tick: &Tick, results: Vec<Keyed>, out: &mut Vec<Change>) {
+    /// Takes a result of the epoch.
+    fn give(&mut self, key: &[u8], given: &Given<'_>) {
+        self.context.check(self.finisher.give(key, given));
+    }
+
+    /// Puts out what was given.
+    fn put(&mut self, tick: &Tick, out: &mut Vec<Change>) {
         let metrics = &self.context.metrics;
         if let Some(store) = self.store.as_ref().filter(|_| tick.hydrate) {
             store.hydrate(tick.t, out);
         }
-        if !tick.hydrate && !results.is_empty() {
-            let rows = self.context.check(self.finisher.finish(results, metrics));
+        let rows = self.context.check(self.finisher.finish(metrics));
+        if !tick.hydrate && !rows.is_empty() {
             if let Some(counters) = metrics.view(self.finisher.view()) {
-                let bytes = |row: &RowChange| {
-                    row.key.len() + row.row.as_ref().map_or(0, |row| row.columns.len())
-                };
+                let columns = |row: &ViewRow| row.columns.len() + row.foretold.len();
+                let bytes =
+                    |change: &RowChange| change.key.len() + change.row.as_ref().map_or(0, columns);
                 Metrics::count(&counters.rows, rows.len());
                 Metrics::count(&counters.bytes, rows.iter().map(bytes).sum());
             }
@@ -221,7 +227,7 @@ pub(crate) fn keyed_view<'scope>(
 ) -> Result<Rows<'scope>, EngineError> {
     let plan = Arc::clone(parts.plan);
     let mut output = parts.output()?;
-    let mut group = Group::restore(&plan, parts.restored)?;
+    let mut group = Group::restore(&plan, parts.is_read, parts.restored)?;
     let context = Rc::clone(parts.context);
     let name = format!("{} group", plan.name);
     let logic: Logic = Box::new(move |tick: &Tick, rows, out| {
@@ -229,8 +235,12 @@ pub(crate) fn keyed_view<'scope>(
             Some(held) => held.step(tick, rows, |row, diff| group.update(&row, diff, &context)),
             None => rows.iter().for_each(|(row, diff)| group.update(row, *diff, &context)),
         }
-        let results = group.advance(tick);
-        output.put(tick, results, out);
+        group.core.advance_each(LogTime(tick.t), |key, given| {
+            if !tick.hydrate {
+                output.give(key, &given);
+            }
+        });
+        output.put(tick, out);
         if tick.checkpoint {
             context.emit_state(tick, group.core.checkpoint());
             group.measure(&context.metrics);
@@ -251,9 +261,15 @@ struct Group {
 }
 
 impl Group {
-    fn restore(plan: &Arc<ViewPlan>, restored: &mut Restored) -> Result<Self, EngineError> {
+    fn restore(
+        plan: &Arc<ViewPlan>,
+        is_read: bool,
+        restored: &mut Restored,
+    ) -> Result<Self, EngineError> {
         let space = Space::group(plan.id);
         let mut group_plan = GroupPlan::of(plan);
+        // A view over this one must be told of a change when it comes.
+        group_plan.foretells &= !is_read;
         // Rows of a table or view are kept by their source: a retraction of any of them counts.
         if !matches!(&plan.source, Source::Topic(topic) if topic.kind == TopicKind::Event) {
             group_plan.horizon_us = None;
@@ -271,14 +287,6 @@ impl Group {
         if let Err(error) = self.core.update(&row.key, row.order, &row.cells, diff) {
             context.fail(EngineError::rows(&format!("view `{}`", self.plan.name), error));
         }
-    }
-
-    fn advance(&mut self, tick: &Tick) -> Vec<Keyed> {
-        let result = |output: GroupOutput| {
-            let row = output.row.map(|row| (row.latest_event_time, row.values));
-            Keyed { key: Bytes::from_slice(&output.key), row }
-        };
-        self.core.advance(LogTime(tick.t)).into_iter().map(result).collect()
     }
 
     /// Brings the view's gauges up to date. Walks all keys, so only now and then.
@@ -305,25 +313,33 @@ pub(crate) fn per_row_view<'scope>(
     let context = Rc::clone(parts.context);
     let logic: Logic = Box::new(move |tick: &Tick, mut rows, out| {
         consolidate(&mut rows);
-        let results = context.check(newest_per_key(rows));
-        output.put(tick, results, out);
+        for (key, row) in context.check(newest_per_key(rows)) {
+            match &row {
+                Some((time, values)) => output.give(&key, &Given::Row(*time, values)),
+                None => output.give(&key, &Given::Gone),
+            }
+        }
+        output.put(tick, out);
     });
     Ok(each_tick(rows, Route::Key, &name, parts.context, logic))
 }
 
+/// A key, and its row if it has one.
+type Newest = (Bytes, Option<(EventTime, Vec<Value>)>);
+
 /// Of each key whose rows changed, the row that there is now.
-fn newest_per_key(rows: Vec<(Row, isize)>) -> Result<Vec<Keyed>, EngineError> {
-    let mut results: Vec<Keyed> = Vec::new();
+fn newest_per_key(rows: Vec<(Row, isize)>) -> Result<Vec<Newest>, EngineError> {
+    let mut results: Vec<Newest> = Vec::new();
     // Sorted by key: the changes of one key are neighbours.
     for (row, diff) in rows {
-        if results.last().is_none_or(|last| last.key != row.key) {
-            results.push(Keyed { key: row.key.clone(), row: None });
+        if results.last().is_none_or(|last| last.0 != row.key) {
+            results.push((row.key.clone(), None));
         }
         if diff > 0 {
             let values =
                 decode_row(&row.cells).map_err(|error| EngineError::rows("a view's row", error))?;
             if let Some(last) = results.last_mut() {
-                last.row = Some((row.order.event_time, values));
+                last.1 = Some((row.order.event_time, values));
             }
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Does not know how changes are computed or stored.
 
+use crate::foretold;
 use crate::ids::{EventTime, LogTime, ViewId};
 
 /// One row of a view.
@@ -13,6 +14,22 @@ pub struct ViewRow {
     /// All output columns of the view in order (key columns too), in canonical encoding
     /// ([`crate::encoding`]).
     pub columns: Vec<u8>,
+    /// What the passing of time alone will make of the columns ([`crate::foretold`]); empty where a
+    /// row says so again whenever it changes.
+    pub foretold: Vec<u8>,
+}
+
+impl ViewRow {
+    /// The columns at `t`, which must be that of the row's epoch or a later one at which the row
+    /// still stands; `None` where what is foretold is damaged.
+    pub fn columns_at(&self, t: LogTime) -> Option<Vec<u8>> {
+        let mut columns = Vec::new();
+        let foretold = foretold::Foretold { bytes: &self.foretold, from: self.latest_event_time };
+        match foretold.apply(&self.columns, t, &mut columns)? {
+            true => Some(columns),
+            false => Some(self.columns.clone()),
+        }
+    }
 }
 
 /// A row that an epoch set or removed.

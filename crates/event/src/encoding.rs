@@ -184,6 +184,72 @@ pub fn decode_value(bytes: &[u8]) -> Result<(Value, usize), DecodeError> {
     Ok((value, reader.at))
 }
 
+/// The length of the value that `bytes` begin with, without reading it; `None` where they begin with
+/// none. Looks at no more than is needed to find the end: a value that is found may still not decode.
+#[inline]
+pub fn encoded_len(bytes: &[u8]) -> Option<usize> {
+    let (tag, rest) = bytes.split_first()?;
+    let length = match *tag {
+        TAG_NULL | TAG_ERROR => 1,
+        TAG_BOOL => 2,
+        TAG_INT | TAG_UINT | TAG_F64 | TAG_TIMESTAMP => 9,
+        TAG_F32 | TAG_DATE => 5,
+        TAG_DECIMAL => 18,
+        TAG_STRING | TAG_BINARY => {
+            let mut at = 0;
+            loop {
+                at += rest.get(at..)?.iter().position(|byte| *byte == 0)? + 1;
+                match rest.get(at)? {
+                    0 => break at + 2,
+                    _ => at += 1,
+                }
+            }
+        }
+        TAG_LIST => {
+            let mut at = 1;
+            while *bytes.get(at)? == 1 {
+                at += 1 + encoded_len(bytes.get(at + 1..)?)?;
+            }
+            at + 1
+        }
+        _ => return None,
+    };
+    (length <= bytes.len()).then_some(length)
+}
+
+/// The values of an encoded row, one after the other, still encoded; ends early where the bytes stop
+/// being a row.
+pub fn cells(mut row: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (cell, rest) = row.split_at_checked(encoded_len(row)?)?;
+        row = rest;
+        Some(cell)
+    })
+}
+
+/// Appends a number in groups of seven bits, the lowest first, the high bit set on all but the last.
+pub fn write_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Reads what [`write_varint`] wrote off the front of `bytes`; `None` where they hold no number.
+pub fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
 fn flip64(value: i64) -> [u8; 8] {
     (value.cast_unsigned() ^ (1 << 63)).to_be_bytes()
 }
@@ -369,13 +435,29 @@ mod tests {
         }
 
         #[test]
+        fn cells_are_found_without_decoding(row in prop::collection::vec(any_value(), 0..6)) {
+            let encoded = encode_row(&row);
+            let found: Vec<Vec<u8>> = cells(&encoded).map(<[u8]>::to_vec).collect();
+            let each: Vec<Vec<u8>> = row.iter().map(|value| encode_row([value])).collect();
+            prop_assert_eq!(found, each);
+        }
+
+        #[test]
+        fn varints_round_trip(value in any::<u64>()) {
+            let mut bytes = Vec::new();
+            write_varint(value, &mut bytes);
+            let mut rest = bytes.as_slice();
+            prop_assert_eq!((read_varint(&mut rest), rest.len()), (Some(value), 0));
+        }
+
+        #[test]
         fn bytes_order_as_values(a in any_value(), b in any_value()) {
             prop_assert_eq!(encode_row([&a]).cmp(&encode_row([&b])), a.cmp(&b));
         }
 
         #[test]
         fn no_bytes_panic(bytes in any::<Vec<u8>>()) {
-            let _ = decode_row(&bytes);
+            let _ = (decode_row(&bytes), encoded_len(&bytes), cells(&bytes).count());
         }
 
         #[test]

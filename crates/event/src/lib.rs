@@ -8,6 +8,7 @@ pub mod cells;
 pub mod changes;
 pub mod convert;
 pub mod encoding;
+pub mod foretold;
 pub mod hash;
 pub mod ids;
 pub mod schema;

@@ -39,7 +39,7 @@ pub fn replay(core: &Core, view: &str, key: &[u8], at: Option<LogTime>) -> Resul
     let (epoch, t) = (entry.record.epoch, entry.record.t);
     let start = start(core, &plans, key, epoch)?;
     let from = start.baseline.as_ref().map(trusted);
-    let (row, events) = recompute(core, start, plan, key, epoch)?;
+    let (row, events) = recompute(core, start, plan, key, epoch, t)?;
     let served = core.store.snapshot()?.get_as_of(plan.id, key, t);
     let verdict = match (&served, &row) {
         (Ok(None), None) => "EQUAL",
@@ -106,19 +106,34 @@ fn start(core: &Core, plans: &[Arc<ViewPlan>], key: &[u8], until: u64) -> Result
             baseline.t
         );
     }
-    let row = store.snapshot()?.get(view, key)?;
-    let row =
-        row.map(|row| ViewRow { latest_event_time: row.latest_event_time, columns: row.columns });
+    let row = store.snapshot()?.stored(view, key)?;
     // The baseline's operator state is that of all views together.
     Ok(Start { plans: core.catalog.views.clone(), resume: resume(&store)?, row, baseline })
 }
 
-pub(crate) fn recompute(
+/// The row of `key` in the last of `plans` at the epoch `epoch`, whose time is `t`, and how many events
+/// it was recomputed from.
+///
+/// # Errors
+/// When the log cannot be read that far back.
+pub(crate) fn row_at(
+    core: &Core,
+    plans: &[Arc<ViewPlan>],
+    key: &[u8],
+    epoch: u64,
+    t: LogTime,
+) -> Result<(Option<ViewRow>, u64)> {
+    let view = plans.last().context("a view reads at least itself")?;
+    recompute(core, start(core, plans, key, epoch)?, view, key, epoch, t)
+}
+
+fn recompute(
     core: &Core,
     start: Start,
     view: &ViewPlan,
     key: &[u8],
     until: u64,
+    t: LogTime,
 ) -> Result<(Option<ViewRow>, u64)> {
     let Start { plans, resume, mut row, .. } = start;
     let first = resume.as_ref().map_or(0, |resume| resume.epoch + 1);
@@ -156,6 +171,10 @@ pub(crate) fn recompute(
         taken += u64::from(take(Duration::from_millis(100), &mut row)?);
     }
     engine.stop()?;
+    // A row says what the passing of time makes of it; what is asked for is the row at `t`.
+    if let Some(row) = &mut row {
+        row.columns = row.columns_at(t).context("a row that was just computed is damaged")?;
+    }
     Ok((row, events))
 }
 

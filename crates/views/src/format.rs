@@ -13,8 +13,7 @@
 //! | | 8 | view |
 //! | | … | key |
 //! | value | 8 | `T` of the epoch that set the row |
-//! | | 8 | event time of the key's latest event, two's complement |
-//! | | … | columns, canonical encoding |
+//! | | … | the row, as in `history` |
 //!
 //! **`history`**: every change of a row within the view's `retain`, newest first.
 //!
@@ -26,6 +25,8 @@
 //! | | 8 | bitwise complement of `T` |
 //! | value | 0 | the row was removed at `T`; or |
 //! | | 8 | event time of the key's latest event, two's complement |
+//! | | varint | length of what is foretold, in groups of seven bits, the lowest first |
+//! | | … | what the passing of time will make of the columns ([`falaj_event::foretold`]) |
 //! | | … | columns, canonical encoding |
 //!
 //! **`operator`**: operator state as of the operator progress; keys (which begin with a partition)
@@ -43,12 +44,13 @@
 //!
 //! Does not know RocksDB.
 
-use falaj_event::{EventTime, LogTime, ViewId, logical_partition};
+use falaj_event::encoding::{read_varint, write_varint};
+use falaj_event::{EventTime, LogTime, ViewId, ViewRow, logical_partition};
 
 use crate::store::{Progress, ViewMeta};
 
 /// Version of the stored bytes; a store of another version is rebuilt.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Bytes before the view's key: partition and view.
 pub(crate) const HEAD_BYTES: usize = 9;
@@ -93,6 +95,11 @@ impl Family {
 /// Overwrites `out` with partition and view.
 pub(crate) fn head(partition: u8, view: ViewId, out: &mut Vec<u8>) {
     out.clear();
+    push_head(partition, view, out);
+}
+
+/// Appends partition and view.
+pub(crate) fn push_head(partition: u8, view: ViewId, out: &mut Vec<u8>) {
     out.push(partition);
     out.extend_from_slice(&view.0);
 }
@@ -115,17 +122,34 @@ pub(crate) fn split_history_key(stored: &[u8]) -> Option<(&[u8], LogTime)> {
     (name.len() >= HEAD_BYTES).then_some((name, LogTime(!u64::from_be_bytes(*time))))
 }
 
-/// Splits a `latest` value into `T`, latest event time and columns.
-pub(crate) fn split_latest_value(stored: &[u8]) -> Option<(LogTime, EventTime, &[u8])> {
-    let (t, rest) = stored.split_first_chunk::<8>()?;
-    let (event_time, columns) = split_history_value(rest)?;
-    Some((LogTime(u64::from_be_bytes(*t)), event_time, columns))
+/// A stored row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoredRow<'v> {
+    pub(crate) latest_event_time: EventTime,
+    pub(crate) foretold: &'v [u8],
+    pub(crate) columns: &'v [u8],
 }
 
-/// Splits a `history` value that is not a removal into latest event time and columns.
-pub(crate) fn split_history_value(stored: &[u8]) -> Option<(EventTime, &[u8])> {
-    let (event_time, columns) = stored.split_first_chunk::<8>()?;
-    Some((EventTime::from_be_bytes(*event_time), columns))
+/// Splits a `latest` value into `T` and row.
+pub(crate) fn split_latest_value(stored: &[u8]) -> Option<(LogTime, StoredRow<'_>)> {
+    let (t, rest) = stored.split_first_chunk::<8>()?;
+    Some((LogTime(u64::from_be_bytes(*t)), split_history_value(rest)?))
+}
+
+/// Splits a `history` value that is not a removal.
+pub(crate) fn split_history_value(stored: &[u8]) -> Option<StoredRow<'_>> {
+    let (event_time, mut rest) = stored.split_first_chunk::<8>()?;
+    let length = usize::try_from(read_varint(&mut rest)?).ok()?;
+    let (foretold, columns) = rest.split_at_checked(length)?;
+    Some(StoredRow { latest_event_time: EventTime::from_be_bytes(*event_time), foretold, columns })
+}
+
+/// Appends a `history` value.
+pub(crate) fn push_row(row: &ViewRow, out: &mut Vec<u8>) {
+    out.extend_from_slice(&row.latest_event_time.to_be_bytes());
+    write_varint(row.foretold.len() as u64, out);
+    out.extend_from_slice(&row.foretold);
+    out.extend_from_slice(&row.columns);
 }
 
 /// A value of `rows` or `operator`.
@@ -170,11 +194,16 @@ mod tests {
         assert_eq!(split_history_key(&key), Some((&key[..9], LogTime(0x0102))));
         assert_eq!(split_history_key(&key[1..]), None);
 
-        let value = [0, 0, 0, 0, 0, 0, 0, 9, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0x00];
-        assert_eq!(split_latest_value(&value), Some((LogTime(9), -2, &[0u8][..])));
-        assert_eq!(split_history_value(&value[8..]), Some((-2, &[0u8][..])));
+        let mut value = vec![0, 0, 0, 0, 0, 0, 0, 9];
+        let row = ViewRow { latest_event_time: -2, columns: vec![0x00], foretold: vec![7, 8] };
+        push_row(&row, &mut value);
+        let row = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 2, 7, 8, 0x00];
+        assert_eq!(value[8..], row);
+        let row = StoredRow { latest_event_time: -2, foretold: &[7, 8], columns: &[0] };
+        assert_eq!(split_latest_value(&value), Some((LogTime(9), row)));
+        assert_eq!(split_history_value(&value[8..]), Some(row));
         assert_eq!(split_history_value(b""), None);
-        assert_eq!(split_latest_value(&value[..15]), None);
+        assert_eq!(split_latest_value(&value[..18]), None);
 
         let progress = Progress { epoch: 7, t: LogTime(300) };
         let bytes = [0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 1, 44];

@@ -3,8 +3,8 @@
 //! Does not know what is stored, only how each column family is used.
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DataBlockIndexType,
-    LogLevel, SliceTransform, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompactionStyle, DBCompressionType,
+    DataBlockIndexType, LogLevel, SliceTransform, UniversalCompactOptions, WriteOptions,
 };
 
 use crate::error::ViewError;
@@ -31,7 +31,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            memtable_bytes: 32 << 20,
+            memtable_bytes: 64 << 20,
             block_cache_bytes: 64 << 20,
             background_jobs: 2,
             batch_bytes: 4 << 20,
@@ -104,6 +104,9 @@ fn family(family: Family, options: &Options, cache: &Cache) -> rocksdb::Options 
             table.set_whole_key_filtering(false);
             table.set_block_size(16 << 10);
             cf.set_compression_per_level(&compression(1));
+            // Every flush holds all of the key space: levels would be rewritten with each of them.
+            cf.set_compaction_style(DBCompactionStyle::Universal);
+            cf.set_universal_compaction_options(&universal());
             cf.set_prefix_extractor(SliceTransform::create(
                 "falaj.history.v1",
                 name_of_history_key,
@@ -119,6 +122,14 @@ fn family(family: Family, options: &Options, cache: &Cache) -> rocksdb::Options 
     }
     cf.set_block_based_table_factory(&table);
     cf
+}
+
+/// Runs of about the same size are merged when there are some of them.
+fn universal() -> UniversalCompactOptions {
+    let mut options = UniversalCompactOptions::default();
+    options.set_min_merge_width(4);
+    options.set_size_ratio(10);
+    options
 }
 
 /// LZ4 on all levels below the `plain` newest ones.

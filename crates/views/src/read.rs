@@ -1,14 +1,18 @@
 //! Reading: a snapshot pins one `T` over all views; rows are got, listed and read as of the past.
 //!
+//! A row says what time will make of it, so a row is read at a `T`: the snapshot's, or that of an
+//! earlier epoch. Which epochs there were is for the caller to know.
+//!
 //! Does not know schemas, `ttl` or who may read; it returns the bytes of rows and when they were set.
 
 use std::fmt;
 
-use falaj_event::{EventTime, LogTime, ViewId};
+use falaj_event::foretold::Foretold;
+use falaj_event::{EventTime, LogTime, ViewId, ViewRow};
 use rocksdb::ReadOptions;
 
 use crate::error::ViewError;
-use crate::format::{self, Family, HEAD_BYTES};
+use crate::format::{self, Family, HEAD_BYTES, StoredRow};
 use crate::history::HistoryCursor;
 use crate::store::{Progress, ViewMeta, ViewStore};
 
@@ -119,6 +123,30 @@ impl<'s> Snapshot<'s> {
         Ok(found)
     }
 
+    /// The row of `key` as it was set, with what is foretold of it: what a replay goes on from.
+    ///
+    /// # Errors
+    /// As [`Snapshot::get`].
+    pub fn stored(&self, view: ViewId, key: &[u8]) -> Result<Option<ViewRow>, ViewError> {
+        self.store.view(view)?;
+        let latest = self.store.family(Family::Latest)?;
+        let mut stored = Vec::with_capacity(HEAD_BYTES + key.len());
+        format::push_latest_key(view, key, &mut stored);
+        let value = self
+            .store
+            .db
+            .get_pinned_cf_opt(latest, &stored, &self.options)
+            .map_err(|error| self.store.fault("reading rows", error))?;
+        let Some(value) = value else { return Ok(None) };
+        let (_, row) = format::split_latest_value(&value)
+            .ok_or_else(|| self.store.damaged(Family::Latest, &stored, "the value is not a row"))?;
+        Ok(Some(ViewRow {
+            latest_event_time: row.latest_event_time,
+            columns: row.columns.to_vec(),
+            foretold: row.foretold.to_vec(),
+        }))
+    }
+
     /// The rows of `keys`, in the order of `keys`.
     ///
     /// # Errors
@@ -142,9 +170,22 @@ impl<'s> Snapshot<'s> {
         &self,
         view: ViewId,
         keys: &[K],
+        visit: impl FnMut(usize, Option<RowRef<'_>>),
+    ) -> Result<(), ViewError> {
+        self.newest_at(view, keys, self.t().unwrap_or_default(), visit)
+    }
+
+    /// Hands the newest rows of `keys`, as they are at `at`, to `visit`; nothing for a key without a
+    /// row or with one that was set after `at`.
+    fn newest_at<K: AsRef<[u8]>>(
+        &self,
+        view: ViewId,
+        keys: &[K],
+        at: LogTime,
         mut visit: impl FnMut(usize, Option<RowRef<'_>>),
     ) -> Result<(), ViewError> {
         self.store.view(view)?;
+        let mut scratch = Vec::new();
         let latest = self.store.family(Family::Latest)?;
         let fault = |error| self.store.fault("reading rows", error);
         let length = |key: &K| HEAD_BYTES + key.as_ref().len();
@@ -155,7 +196,11 @@ impl<'s> Snapshot<'s> {
         if let [_] = keys {
             let value =
                 self.store.db.get_pinned_cf_opt(latest, &stored, &self.options).map_err(fault)?;
-            visit(0, self.latest_row(&stored, value.as_deref())?);
+            let row = match value.as_deref() {
+                Some(value) => self.latest_row(&stored, value, at, &mut scratch)?,
+                None => None,
+            };
+            visit(0, row);
             return Ok(());
         }
         let mut rest = stored.as_slice();
@@ -175,43 +220,50 @@ impl<'s> Snapshot<'s> {
         );
         for (index, (value, part)) in values.into_iter().zip(&parts).enumerate() {
             let value = value.map_err(fault)?;
-            visit(index, self.latest_row(part, value.as_deref())?);
+            let row = match value.as_deref() {
+                Some(value) => self.latest_row(part, value, at, &mut scratch)?,
+                None => None,
+            };
+            visit(index, row);
         }
         Ok(())
     }
 
+    /// The row of a `latest` value at `at`; `None` where it was set after that.
     fn latest_row<'r>(
         &self,
         stored: &[u8],
-        value: Option<&'r [u8]>,
+        value: &'r [u8],
+        at: LogTime,
+        scratch: &'r mut Vec<u8>,
     ) -> Result<Option<RowRef<'r>>, ViewError> {
-        let Some(value) = value else { return Ok(None) };
-        match format::split_latest_value(value) {
-            Some((t, latest_event_time, columns)) => {
-                Ok(Some(RowRef { t, latest_event_time, columns }))
-            }
-            None => Err(self.store.damaged(Family::Latest, stored, "the value is too short")),
-        }
+        let row = format::split_latest_value(value).and_then(|(t, row)| match t > at {
+            true => Some(None),
+            false => Some(Some(row_at(t, row, at, scratch)?)),
+        });
+        row.ok_or_else(|| self.store.damaged(Family::Latest, stored, "the value is not a row"))
     }
 
+    /// The row of a `history` value that was set at `t`, at `at`; `None` for a removal.
     fn history_row<'r>(
         &self,
         t: LogTime,
         stored: &[u8],
         value: &'r [u8],
+        at: LogTime,
+        scratch: &'r mut Vec<u8>,
     ) -> Result<Option<RowRef<'r>>, ViewError> {
         if value.is_empty() {
             return Ok(None);
         }
-        match format::split_history_value(value) {
-            Some((latest_event_time, columns)) => {
-                Ok(Some(RowRef { t, latest_event_time, columns }))
-            }
-            None => Err(self.store.damaged(Family::History, stored, "the value is too short")),
-        }
+        let row = format::split_history_value(value).and_then(|row| row_at(t, row, at, scratch));
+        let row = row
+            .ok_or_else(|| self.store.damaged(Family::History, stored, "the value is not a row"))?;
+        Ok(Some(row))
     }
 
-    /// The row that `key` had at `t`, that is, after the newest epoch with `T <= t`.
+    /// The row that `key` had at `t`, which must be an epoch's `T`: between two epochs no event
+    /// leaves a window, but a row cannot tell where epochs are.
     ///
     /// # Errors
     /// [`ViewError::NotYet`] when `t` is beyond this snapshot, [`ViewError::NotRetained`] when it is
@@ -225,7 +277,7 @@ impl<'s> Snapshot<'s> {
         Ok(self.multi_get_as_of(view, &[key], t)?.pop().flatten())
     }
 
-    /// The rows that `keys` had at `t`, in the order of `keys`.
+    /// The rows that `keys` had at `t`, an epoch's `T`, in the order of `keys`.
     ///
     /// # Errors
     /// As [`Snapshot::get_as_of`].
@@ -239,9 +291,9 @@ impl<'s> Snapshot<'s> {
         let mut rows = Vec::with_capacity(keys.len());
         let mut older = Vec::new();
         // A newest row that is old enough is the answer; only the others need history.
-        self.multi_get_with(view, keys, |index, row| match row {
-            Some(row) if row.t <= t => rows.push(Some(row.to_owned())),
-            _ => {
+        self.newest_at(view, keys, t, |index, row| match row {
+            Some(row) => rows.push(Some(row.to_owned())),
+            None => {
                 rows.push(None);
                 older.push(index);
             }
@@ -253,7 +305,7 @@ impl<'s> Snapshot<'s> {
         options.set_prefix_same_as_start(true);
         let history = self.store.family(Family::History)?;
         let mut iterator = self.store.db.raw_iterator_cf_opt(history, options);
-        let mut seek = Vec::new();
+        let (mut seek, mut scratch) = (Vec::new(), Vec::new());
         for index in older {
             seek.clear();
             format::push_latest_key(view, keys[index].as_ref(), &mut seek);
@@ -265,13 +317,14 @@ impl<'s> Snapshot<'s> {
             if let Some((found, at)) = format::split_history_key(stored)
                 && found == &seek[..name]
             {
-                rows[index] = self.history_row(at, stored, value)?.map(RowRef::to_owned);
+                let row = self.history_row(at, stored, value, t, &mut scratch)?;
+                rows[index] = row.map(RowRef::to_owned);
             }
         }
         Ok(rows)
     }
 
-    /// Rows of `view`, now or as of `as_of`, in the order of (logical partition, key), beginning
+    /// Rows of `view`, now or as of `as_of` (an epoch's `T`), in the order of (logical partition, key), beginning
     /// after the key `after` (at the first one without it), `limit` at most. To go on, pass the last
     /// key received.
     ///
@@ -311,7 +364,7 @@ impl<'s> Snapshot<'s> {
         let first = after.map_or(0, falaj_event::logical_partition);
         let mut count = 0;
         if is_newest {
-            let mut cursor = LatestCursor::new(self)?;
+            let mut cursor = LatestCursor::new(self, as_of.or(self.t()).unwrap_or_default())?;
             for partition in first..=u8::MAX {
                 let after = after.filter(|_| partition == first);
                 let left = limit - count;
@@ -343,14 +396,16 @@ impl<'s> Snapshot<'s> {
             return Ok(false);
         }
         let Some((at, value)) = cursor.version()? else { return Ok(false) };
-        let row = self.history_row(at, cursor.key(), value)?;
+        let mut scratch = Vec::new();
+        let row = self.history_row(at, cursor.key(), value, t, &mut scratch)?;
         if let Some(row) = row {
             visit(cursor.key(), row);
         }
         Ok(row.is_some())
     }
 
-    /// All versions of `key` that a read as of any retained `T` up to `t` can meet, newest first.
+    /// All versions of `key` that a read as of any retained `T` up to `t` can meet, newest first, each
+    /// as it was when it was set.
     ///
     /// # Errors
     /// As [`Snapshot::get_as_of`].
@@ -371,11 +426,12 @@ impl<'s> Snapshot<'s> {
         let name = seek.len();
         format::push_time(t, &mut seek);
         iterator.seek(&seek);
-        let mut versions = Vec::new();
+        let (mut versions, mut scratch) = (Vec::new(), Vec::new());
         while let Some((stored, value)) = iterator.item() {
             match format::split_history_key(stored) {
                 Some((found, at)) if found == &seek[..name] => {
-                    let row = self.history_row(at, stored, value)?.map(RowRef::to_owned);
+                    let row = self.history_row(at, stored, value, at, &mut scratch)?;
+                    let row = row.map(RowRef::to_owned);
                     versions.push(Version { t: at, row });
                     if at <= oldest {
                         break;
@@ -414,20 +470,39 @@ impl<'s> Snapshot<'s> {
     }
 }
 
+/// A stored row at `at`; its changed columns are put into `scratch`. `None` where it is damaged.
+fn row_at<'r>(
+    t: LogTime,
+    row: StoredRow<'r>,
+    at: LogTime,
+    scratch: &'r mut Vec<u8>,
+) -> Option<RowRef<'r>> {
+    let StoredRow { latest_event_time, foretold, columns } = row;
+    let foretold = Foretold { bytes: foretold, from: latest_event_time };
+    let columns = match foretold.apply(columns, at, scratch)? {
+        true => scratch,
+        false => columns,
+    };
+    Some(RowRef { t, latest_event_time, columns })
+}
+
 /// Walks the newest rows of a view.
 struct LatestCursor<'a, 's> {
     snapshot: &'a Snapshot<'s>,
+    at: LogTime,
+    scratch: Vec<u8>,
     iterator: rocksdb::DBRawIterator<'s>,
     head: Vec<u8>,
     seek: Vec<u8>,
 }
 
 impl<'a, 's> LatestCursor<'a, 's> {
-    fn new(snapshot: &'a Snapshot<'s>) -> Result<Self, ViewError> {
+    fn new(snapshot: &'a Snapshot<'s>, at: LogTime) -> Result<Self, ViewError> {
         let store = snapshot.store;
         let latest = store.family(Family::Latest)?;
         let iterator = store.db.raw_iterator_cf_opt(latest, snapshot.read_options());
-        Ok(Self { snapshot, iterator, head: Vec::new(), seek: Vec::new() })
+        let (head, seek, scratch) = Default::default();
+        Ok(Self { snapshot, at, scratch, iterator, head, seek })
     }
 
     fn visit_partition(
@@ -451,7 +526,8 @@ impl<'a, 's> LatestCursor<'a, 's> {
         let mut count = 0;
         while let Some((stored, value)) = self.iterator.item() {
             let Some(key) = stored.strip_prefix(self.head.as_slice()) else { return Ok(count) };
-            if let Some(row) = self.snapshot.latest_row(stored, Some(value))? {
+            let scratch = &mut self.scratch;
+            if let Some(row) = self.snapshot.latest_row(stored, value, self.at, scratch)? {
                 visit(key, row);
                 count += 1;
             }

@@ -2,6 +2,8 @@
 //!
 //! Does not know how changes are computed, nor what a fold removes (see `fold`).
 
+use std::ops::Range;
+
 use falaj_event::{EpochChanges, LogTime, RowChange, logical_partition};
 use rocksdb::WriteBatch;
 
@@ -12,8 +14,9 @@ use crate::store::{Progress, StoreProgress, ViewStore, locked};
 /// The right to write; whoever holds the lock around it is the only writer.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
-    key: Vec<u8>,
-    value: Vec<u8>,
+    bytes: Vec<u8>,
+    /// Where the keys and values of rows are in `bytes`.
+    places: Vec<(Range<usize>, Range<usize>)>,
 }
 
 /// A changed row on its way into a batch.
@@ -140,8 +143,11 @@ impl ViewStore {
     ) -> Result<(), ViewError> {
         let (latest, history) = (self.family(Family::Latest)?, self.family(Family::History)?);
         let slots = in_stored_order(epochs);
-        let Writer { key, value } = writer;
-        for (index, slot) in slots.iter().enumerate() {
+        let Writer { bytes, places } = writer;
+        bytes.clear();
+        places.clear();
+        places.extend(slots.iter().map(|slot| slot.encode(bytes)));
+        for (index, (slot, (key, value))) in slots.iter().zip(places.iter()).enumerate() {
             let is_superseded = slots.get(index + 1).is_some_and(|next| {
                 next.partition == slot.partition
                     && next.row.view == slot.row.view
@@ -150,16 +156,15 @@ impl ViewStore {
             if is_superseded {
                 continue;
             }
-            slot.encode(key, value);
-            let key = &key[..key.len() - format::TIME_BYTES];
+            let key = &bytes[key.start..key.end - format::TIME_BYTES];
             match slot.row.row {
-                Some(_) => batch.put_cf(latest, key, &value),
+                Some(_) => batch.put_cf(latest, key, &bytes[value.clone()]),
                 None => batch.delete_cf(latest, key),
             }
         }
-        for slot in &slots {
-            slot.encode(key, value);
-            batch.put_cf(history, &key, value.get(size_of::<LogTime>()..).unwrap_or_default());
+        for (key, value) in places.iter() {
+            let row = bytes[value.clone()].get(size_of::<LogTime>()..).unwrap_or_default();
+            batch.put_cf(history, &bytes[key.clone()], row);
         }
         Ok(())
     }
@@ -192,18 +197,19 @@ impl ViewStore {
 }
 
 impl Slot<'_> {
-    /// The `history` key, which begins with the `latest` key, and the `latest` value, which ends
-    /// with the `history` value (all of it empty when the row is removed).
-    fn encode(&self, key: &mut Vec<u8>, value: &mut Vec<u8>) {
-        format::head(self.partition, self.row.view, key);
-        key.extend_from_slice(&self.row.key);
-        format::push_time(self.t, key);
-        value.clear();
+    /// Appends the `history` key, which begins with the `latest` key, and the `latest` value, which
+    /// ends with the `history` value (all of it empty when the row is removed); says where they are.
+    fn encode(&self, bytes: &mut Vec<u8>) -> (Range<usize>, Range<usize>) {
+        let start = bytes.len();
+        format::push_head(self.partition, self.row.view, bytes);
+        bytes.extend_from_slice(&self.row.key);
+        format::push_time(self.t, bytes);
+        let middle = bytes.len();
         if let Some(row) = &self.row.row {
-            value.extend_from_slice(&self.t.0.to_be_bytes());
-            value.extend_from_slice(&row.latest_event_time.to_be_bytes());
-            value.extend_from_slice(&row.columns);
+            bytes.extend_from_slice(&self.t.0.to_be_bytes());
+            format::push_row(row, bytes);
         }
+        (start..middle, middle..bytes.len())
     }
 }
 
@@ -234,8 +240,9 @@ fn size_of_changes(changes: &EpochChanges) -> usize {
     const ROW_OVERHEAD: usize = 64;
     const ENTRY_OVERHEAD: usize = 8;
     const PROGRESS: usize = 64;
-    let rows = changes.rows.iter().map(|row| {
-        ROW_OVERHEAD + 2 * row.key.len() + 2 * row.row.as_ref().map_or(0, |row| row.columns.len())
+    let rows = changes.rows.iter().map(|change| {
+        let row = change.row.as_ref().map_or(0, |row| row.columns.len() + row.foretold.len());
+        ROW_OVERHEAD + 2 * change.key.len() + 2 * row
     });
     let entries =
         changes.checkpoint.iter().flatten().map(|entry| {

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 
+use falaj_event::encoding::{encoded_len, write_varint};
 use falaj_event::{EventOrder, LogTime};
 
 use crate::aggregate::BadAccumulator;
 use crate::aggregate::heap::{Encoded, Heap, Object};
-use crate::aggregate::input::{Repr, encoded_len};
-use crate::aggregate::layout::{read_varint, write_varint};
+use crate::aggregate::input::Repr;
+use crate::aggregate::layout::read_varint;
 use crate::aggregate::ops::{Kind, Op};
 use crate::aggregate::slots::{ORDER_WORDS, Seen, Slots};
 use crate::exact::ExactSum;

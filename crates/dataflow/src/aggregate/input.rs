@@ -2,7 +2,8 @@
 //!
 //! Does not know what the cells are used for.
 
-use falaj_event::{ColumnType, EventOrder, Value, encoding};
+use falaj_event::encoding::{self, encoded_len};
+use falaj_event::{ColumnType, EventOrder, Value};
 
 /// How values of a column lie in slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,35 +207,4 @@ impl Lane {
         }
         parsed
     }
-}
-
-/// The length of the encoded value that `bytes` begin with (see [`falaj_event::encoding`]).
-pub(crate) fn encoded_len(bytes: &[u8]) -> Option<usize> {
-    let (tag, rest) = bytes.split_first()?;
-    let length = match tag {
-        0x00 | 0x01 => 1,
-        0x02 => 2,
-        0x03 | 0x04 | 0x06 | 0x0B => 9,
-        0x05 | 0x0A => 5,
-        0x07 => 18,
-        0x08 | 0x09 => {
-            let mut at = 0;
-            loop {
-                at += rest.get(at..)?.iter().position(|byte| *byte == 0)? + 1;
-                match rest.get(at)? {
-                    0 => break at + 2,
-                    _ => at += 1,
-                }
-            }
-        }
-        0x0C => {
-            let mut at = 1;
-            while *bytes.get(at)? == 1 {
-                at += 1 + encoded_len(bytes.get(at + 1..)?)?;
-            }
-            at + 1
-        }
-        _ => return None,
-    };
-    (length <= bytes.len()).then_some(length)
 }

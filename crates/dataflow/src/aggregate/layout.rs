@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use falaj_definitions::plan::{AggregateCall, AggregateFunction};
+use falaj_event::encoding::write_varint;
 
 use crate::aggregate::BadAccumulator;
 use crate::aggregate::input::{Event, Lane, Presence, Repr};
@@ -119,6 +120,18 @@ impl Layout {
     /// The words of an accumulator that has seen nothing.
     pub(crate) fn empty(&self) -> &[u64] {
         &self.empty
+    }
+
+    /// Whether an accumulator is a few words that are cheap to copy: what time will do to it can be
+    /// worked out ahead.
+    pub(crate) fn is_small(&self) -> bool {
+        let small = |op: &Op| match op.kind {
+            Kind::IntegerSum | Kind::Sum | Kind::Squares | Kind::Trues => true,
+            Kind::Min | Kind::Max | Kind::First | Kind::Last => true,
+            Kind::Counts | Kind::Buckets | Kind::Registers => false,
+            Kind::Greatest(_) | Kind::Latest(_) => false,
+        };
+        self.ops.iter().all(small)
     }
 
     /// Number of objects beside the words.
@@ -274,24 +287,7 @@ impl Layout {
     }
 }
 
-/// Little-endian groups of seven bits, the high bit set on all but the last.
-pub(crate) fn write_varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
+/// As [`falaj_event::encoding::read_varint`].
 pub(crate) fn read_varint(bytes: &mut &[u8]) -> Result<u64, BadAccumulator> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first().ok_or(BadAccumulator)?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(BadAccumulator)
+    falaj_event::encoding::read_varint(bytes).ok_or(BadAccumulator)
 }

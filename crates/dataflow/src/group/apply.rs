@@ -100,35 +100,41 @@ impl KeyState {
         }
     }
 
-    /// Takes out what has left by `now`; says whether that was anything.
-    fn expire(
+    /// Takes out what has left by `now`, the time that the grids have reached, and calls `gone` with
+    /// each tile that has left its longest window, and whether it was stored. Says whether any total
+    /// changed.
+    pub(super) fn settle(
         &mut self,
         plan: &Compiled,
         now: i64,
         stale: &mut Vec<usize>,
-        mut gone: impl FnMut(u8, i64),
+        mut gone: impl FnMut(usize, i64, bool),
     ) -> bool {
         let mut changed = false;
-        for (index, grid) in plan.grids.iter().enumerate() {
-            if self.rings[index].next_leave > now {
-                continue;
-            }
-            changed |= self.expire_windows(index, grid, stale);
-            let (shape, ring) = (grid.shape(), &mut self.rings[index]);
-            while ring.len(shape) > 0 && ring.tile(shape, 0) <= grid.gone() {
-                let tile = ring.tile(shape, 0);
-                if ring.remove(shape, 0) {
-                    gone(index as u8, tile);
+        if self.next_leave <= now {
+            for (index, grid) in plan.grids.iter().enumerate() {
+                if self.rings[index].next_leave > now {
+                    continue;
+                }
+                changed |= self.settle_windows(index, grid, stale);
+                let (shape, ring) = (grid.shape(), &mut self.rings[index]);
+                while ring.len(shape) > 0 && ring.tile(shape, 0) <= grid.gone() {
+                    let tile = ring.tile(shape, 0);
+                    let stored = ring.remove(shape, 0);
+                    gone(index, tile, stored);
                 }
             }
+            self.next_leave =
+                self.rings.iter().map(|ring| ring.next_leave).min().unwrap_or(i64::MAX);
         }
-        self.next_leave = self.rings.iter().map(|ring| ring.next_leave).min().unwrap_or(i64::MAX);
+        self.settled = self.settled.max(now);
         changed
     }
 
     /// Takes tiles out of the totals of the windows that they have left.
-    fn expire_windows(&mut self, index: usize, grid: &Grid, stale: &mut Vec<usize>) -> bool {
+    fn settle_windows(&mut self, index: usize, grid: &Grid, stale: &mut Vec<usize>) -> bool {
         let (shape, mut changed, mut next) = (grid.shape(), false, i64::MAX);
+        let settled = self.settled;
         for window in &grid.windows {
             let (mut totals, rings) = self.totals(window, shape);
             let ring = &rings[index];
@@ -136,9 +142,12 @@ impl KeyState {
             if end < ring.len(shape) {
                 next = next.min(grid.leave(ring.tile(shape, end), window));
             }
-            // What had left the longest window before is gone from the ring.
-            let start = ring.up_to(shape, window.previous);
-            if start == end {
+            if end == 0 {
+                continue;
+            }
+            // What had left before is out of the totals, or was too late to get into them.
+            let start = ring.up_to(shape, grid.limit_at(settled, window));
+            if start >= end {
                 continue;
             }
             changed = true;
@@ -159,7 +168,7 @@ impl KeyState {
         while let Some(first) = self.events.first() {
             let end = past_horizon_at(first.event_time, horizon_us);
             if end > now {
-                self.next_leave = self.next_leave.min(end);
+                self.wake = self.wake.min(end);
                 break;
             }
             self.make_permanent(first.event_time);
@@ -193,9 +202,9 @@ fn parse_kept(selector: &Selector, lanes: &[Lane], cells: &[u8], again: &mut Scr
 impl GroupCore {
     /// Enters the event whose inputs have just been read.
     pub(super) fn insert(&mut self, id: u32, order: &EventOrder, cells: &[u8]) {
+        self.settle(id);
         let Some(state) = self.keys[id as usize].as_mut() else { return };
         let parsed: &[Parsed] = &self.scratch.parsed;
-        let before = state.next_leave;
         let late = state.add(&self.plan, &Event { parsed, cells, order });
         self.late += u64::from(late);
         if !self.retractable {
@@ -207,11 +216,40 @@ impl GroupCore {
                 state.meta_dirty = true;
             }
         }
-        if state.next_leave < before {
-            self.wheel.push(state.next_leave, id);
+        if !self.plan.foretells && state.next_leave < state.wake {
+            state.wake = state.next_leave;
+            self.queue(id);
         }
         self.touch(id);
         self.mark_dirty(id);
+    }
+
+    /// Takes out of a key what has left by the time reached; says whether any total changed.
+    pub(super) fn settle(&mut self, id: u32) -> bool {
+        let Some(state) = self.keys[id as usize].as_mut() else { return false };
+        let (plan, left, mut shrunk) = (&self.plan, &mut self.left, false);
+        let stored_apart = !self.retractable;
+        let changed =
+            state.settle(plan, self.now, &mut self.scratch.stale, |grid, tile, stored| {
+                if plan.grids[grid].packed {
+                    shrunk = true;
+                } else if stored && stored_apart {
+                    left.push((id, grid as u8, tile));
+                }
+            });
+        if shrunk {
+            state.meta_dirty |= stored_apart;
+            self.mark_dirty(id);
+        }
+        changed
+    }
+
+    /// Sees to it that the wheel has the key for its next look.
+    pub(super) fn queue(&mut self, id: u32) {
+        if let Some(state) = self.keys[id as usize].as_mut().filter(|s| s.wake < s.queued) {
+            state.queued = state.wake;
+            self.wheel.push(state.wake, id);
+        }
     }
 
     pub(super) fn touch(&mut self, id: u32) {
@@ -221,39 +259,50 @@ impl GroupCore {
         }
     }
 
-    fn mark_dirty(&mut self, id: u32) {
+    pub(super) fn mark_dirty(&mut self, id: u32) {
         if let Some(state) = self.keys[id as usize].as_mut().filter(|state| !state.dirty) {
             state.dirty = true;
             self.dirty.push(id);
         }
     }
 
-    /// Takes out of every key what has left by now.
-    pub(super) fn expire(&mut self) {
-        while let Some((time, id)) = self.wheel.pop(self.now) {
+    /// Looks at the keys whose time has come.
+    pub(super) fn wake(&mut self) {
+        let mut due = std::mem::take(&mut self.scratch.due);
+        self.wheel.take(self.now, &mut due);
+        for (time, id) in due.drain(..) {
             let Some(state) = self.keys[id as usize].as_mut() else { continue };
-            if state.next_leave != time {
+            // Another entry of the key may have come first.
+            if state.queued != time {
                 continue;
             }
-            let left = &mut self.left;
-            let keep_left = !self.retractable;
-            let stale = &mut self.scratch.stale;
-            let changed = state.expire(&self.plan, self.now, stale, |grid, tile| {
-                if keep_left {
-                    left.push((id, grid, tile));
-                }
-            });
-            if let Some(horizon_us) = self.horizon_us.filter(|_| self.retractable) {
-                state.forget_past(horizon_us, self.now);
-            }
-            let (next, meta_dirty) = (state.next_leave, state.meta_dirty);
-            self.wheel.push(next, id);
-            if changed {
+            state.queued = i64::MAX;
+            if state.wake > self.now {
+                self.queue(id);
+            } else if self.plan.foretells && !state.told_all {
                 self.touch(id);
+            } else {
+                self.expire(id);
             }
-            if meta_dirty {
-                self.mark_dirty(id);
-            }
+        }
+        self.scratch.due = due;
+    }
+
+    fn expire(&mut self, id: u32) {
+        let changed = self.settle(id);
+        let horizon = self.horizon_us.filter(|_| self.retractable);
+        let Some(state) = self.keys[id as usize].as_mut() else { return };
+        state.wake = if self.plan.foretells { i64::MAX } else { state.next_leave };
+        if let Some(horizon_us) = horizon {
+            state.forget_past(horizon_us, self.now);
+        }
+        let meta_dirty = state.meta_dirty;
+        self.queue(id);
+        if changed && !self.plan.foretells {
+            self.touch(id);
+        }
+        if meta_dirty {
+            self.mark_dirty(id);
         }
     }
 
@@ -307,15 +356,19 @@ impl GroupCore {
         state.events.insert(order, cells, count);
         if let Some(horizon_us) = self.horizon_us {
             let end = past_horizon_at(order.event_time, horizon_us);
-            if end < state.next_leave {
-                state.next_leave = end;
-                self.wheel.push(end, id);
+            if end < state.wake {
+                state.wake = end;
+                self.queue(id);
             }
         }
     }
 
     fn retract(&mut self, key: &[u8], order: EventOrder, cells: Box<[u8]>, count: u64) {
-        let state = self.find(key).and_then(|id| Some((id, self.keys[id as usize].as_mut()?)));
+        let id = self.find(key);
+        if let Some(id) = id {
+            self.settle(id);
+        }
+        let state = id.and_then(|id| Some((id, self.keys[id as usize].as_mut()?)));
         let Some((id, state)) = state else {
             self.invalid_retractions += count;
             return;

@@ -20,7 +20,13 @@ fn plan(frames: &[Frame], retractable: bool) -> GroupPlan {
             },
         })
     });
-    GroupPlan { bare: vec![], aggregates: aggregates.collect(), retractable, horizon_us: None }
+    GroupPlan {
+        bare: vec![],
+        aggregates: aggregates.collect(),
+        retractable,
+        horizon_us: None,
+        foretells: false,
+    }
 }
 
 fn range(preceding_us: u64, hop_us: u64) -> Frame {
@@ -150,15 +156,68 @@ fn an_append_only_view_refuses_retractions() {
 
 #[test]
 fn a_key_at_rest_costs_no_checkpoint() {
-    let mut core = GroupCore::new(plan(&[range(10, 1)], false), b"p");
-    give(&mut core, 1, 1, 1);
-    core.advance(LogTime(1));
-    assert_eq!(core.checkpoint().len(), 2);
-    core.advance(LogTime(5));
+    // Few tiles lie in the key's own entry; many have entries of their own.
+    for (preceding_us, entries) in [(10, 1), (10_000, 2)] {
+        let mut core = GroupCore::new(plan(&[range(preceding_us, 1)], false), b"p");
+        give(&mut core, 1, 1, 1);
+        core.advance(LogTime(1));
+        assert_eq!(core.checkpoint().len(), entries);
+        core.advance(LogTime(5));
+        assert!(core.checkpoint().is_empty());
+        core.advance(LogTime(preceding_us + 2));
+        let changes = core.checkpoint();
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].value.is_none(), entries > 1, "the tile that left");
+        assert!(core.checkpoint().is_empty());
+    }
+}
+
+fn foretelling(frames: &[Frame]) -> GroupCore {
+    GroupCore::new(GroupPlan { foretells: true, ..plan(frames, false) }, b"p")
+}
+
+#[test]
+fn a_row_says_what_time_will_make_of_it() {
+    let mut core = foretelling(&[range(10, 1), range(100, 50)]);
+    give(&mut core, 1, 1, 4);
+    give(&mut core, 2, 3, 9);
+    let outputs = core.advance(LogTime(3));
+    let gone = [Value::Null, Value::Null];
+    let later = |short: &[Value], long: &[Value]| [short, long].concat();
+    let both = sum_and_min(13, 4);
+    assert_eq!(outputs[0].row.as_ref().unwrap().values, later(&both, &both));
+    assert_eq!(
+        outputs[0].later,
+        [
+            (12, later(&sum_and_min(9, 9), &both)),
+            (13, later(&gone, &both)),
+            (150, later(&gone, &gone)),
+        ]
+    );
+    // Nothing more is said, and the state is tidied some time after.
+    assert!(core.advance(LogTime(500)).is_empty());
+    assert!(core.advance(LogTime(4_000_000_000)).is_empty());
+    assert_eq!(core.stats().tiles, 0);
+    core.checkpoint();
+    assert!(core.advance(LogTime(9_000_000_000)).is_empty());
     assert!(core.checkpoint().is_empty());
-    core.advance(LogTime(12));
-    let changes = core.checkpoint();
-    assert_eq!(changes.len(), 1);
-    assert!(changes[0].value.is_none(), "the tile that left");
-    assert!(core.checkpoint().is_empty());
+}
+
+#[test]
+fn rows_foretell_no_more_than_is_likely_to_come_true() {
+    let mut core = foretelling(&[range(1_000, 1)]);
+    for time in 1..=20 {
+        give(&mut core, time, time.cast_unsigned(), time);
+    }
+    let first = core.advance(LogTime(20)).pop().unwrap();
+    let last_told = first.later.last().unwrap().0;
+    assert!(first.later.len() < 20 && last_told > 1_001);
+    // Before what was told ends, the row is given again, whatever the epochs.
+    let again = core.advance(LogTime(last_told.cast_unsigned() + 1)).pop().unwrap();
+    assert_eq!(again.key, first.key);
+    // A key that is busy foretells little: the next event is near.
+    let time = last_told + 2;
+    give(&mut core, time, time.cast_unsigned(), 1);
+    let busy = core.advance(LogTime(time.cast_unsigned())).pop().unwrap();
+    assert!(busy.later.iter().all(|(at, _)| *at <= time + 4), "{:?}", busy.later);
 }

@@ -19,7 +19,7 @@ pub type KeyBytes = SmallVec<[u8; 24]>;
 pub(crate) type Cells = Box<[u8]>;
 
 /// Events that a key keeps.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Events {
     /// Append-only keys: the latest ones, ascending.
     recent: Vec<(EventOrder, Cells)>,
@@ -123,17 +123,27 @@ impl Events {
 }
 
 /// All that is known of one key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct KeyState {
     pub(crate) key: KeyBytes,
     /// One per grid.
     pub(crate) rings: SmallVec<[Ring; 3]>,
-    /// Running totals of all windows; three windows of five aggregates lie in place.
-    totals: SmallVec<[u64; 20]>,
-    objects: Box<[Object]>,
+    /// Running totals of all windows as of `settled`; three windows of five aggregates lie in place.
+    pub(crate) totals: SmallVec<[u64; 24]>,
+    pub(crate) objects: Box<[Object]>,
     pub(crate) events: Events,
     /// The next time at which something of this key leaves; `i64::MAX` for never.
     pub(crate) next_leave: i64,
+    /// What had left by this time has been taken out.
+    pub(crate) settled: i64,
+    /// When the key has to be looked at, even if no event comes; `i64::MAX` for never.
+    pub(crate) wake: i64,
+    /// The earliest entry of the key in the timer wheel; `i64::MAX` when there is none.
+    pub(crate) queued: i64,
+    /// The `T` of the row given out last; `i64::MIN` before the first. Of views that foretell.
+    pub(crate) told_at: i64,
+    /// That row foretells everything that time will do: the next look is to tidy up.
+    pub(crate) told_all: bool,
     /// The event time of the latest event.
     pub(crate) latest: Option<EventTime>,
     /// The greatest event time past the horizon: such events can no longer be retracted.
@@ -157,6 +167,11 @@ impl KeyState {
             objects: (0..plan.totals.objects).map(|_| None).collect(),
             events: Events::default(),
             next_leave: i64::MAX,
+            settled: i64::MIN,
+            wake: i64::MAX,
+            queued: i64::MAX,
+            told_at: i64::MIN,
+            told_all: false,
             latest: None,
             permanent: None,
             touched: false,

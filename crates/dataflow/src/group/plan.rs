@@ -18,6 +18,9 @@ pub struct GroupPlan {
     pub retractable: bool,
     /// After this long past its event time a retractable event is forgotten, microseconds.
     pub horizon_us: Option<u64>,
+    /// Whether rows may say what time will make of them ([`falaj_event::foretold`]) instead of being
+    /// put out again when something leaves a window.
+    pub foretells: bool,
 }
 
 impl GroupPlan {
@@ -29,6 +32,8 @@ impl GroupPlan {
             aggregates: aggregates.clone(),
             retractable: plan.is_retractable(),
             horizon_us: plan.horizon_us,
+            // A row that time alone takes away cannot be foretold.
+            foretells: plan.having.is_none(),
         }
     }
 
@@ -55,11 +60,11 @@ pub(crate) struct Window {
     /// Tiles up to this one have left at the time reached; `i64::MIN` (no event is as early) for
     /// none.
     pub(crate) limit: i64,
-    /// `limit` before the last step of time.
-    pub(crate) previous: i64,
     /// Where its running totals begin in a key's words and objects.
     pub(crate) words_at: usize,
     pub(crate) objects_at: usize,
+    /// The calls that it answers.
+    pub(crate) calls: Vec<usize>,
 }
 
 /// All windows that share a hop, the longest first. The lifetime frame is a grid of one endless tile
@@ -70,9 +75,20 @@ pub(crate) struct Grid {
     pub(crate) hop: Option<u64>,
     pub(crate) windows: Vec<Window>,
     pub(crate) layout: Layout,
+    /// A key's tiles are few and small enough to be stored in one entry.
+    pub(crate) packed: bool,
 }
 
+/// A grid with more tiles per key than this has an entry for each of them.
+const MOST_PACKED: u64 = 128;
+
 impl Grid {
+    fn new(hop: Option<u64>, windows: Vec<Window>, layout: Layout) -> Self {
+        let longest = windows.first().map_or(0, |window| window.preceding);
+        let packed = layout.objects() == 0 && longest / hop.unwrap_or(1) <= MOST_PACKED;
+        Self { hop, windows, layout, packed }
+    }
+
     pub(crate) fn shape(&self) -> Shape {
         Shape { words: self.layout.empty().len(), objects: self.layout.objects() }
     }
@@ -100,8 +116,15 @@ impl Grid {
 
     /// When a tile leaves a window: `(tile + 1) · hop + preceding`; `i64::MAX` for never.
     pub(crate) fn leave(&self, tile: i64, window: &Window) -> i64 {
-        let hop = i128::from(self.hop.unwrap_or(1));
-        let leave = (i128::from(tile) + 1) * hop + i128::from(window.preceding);
+        let hop = self.hop.unwrap_or(1);
+        let small = || {
+            let end = tile.checked_add(1)?.checked_mul(i64::try_from(hop).ok()?)?;
+            end.checked_add_unsigned(window.preceding)
+        };
+        if let Some(leave) = small() {
+            return leave;
+        }
+        let leave = (i128::from(tile) + 1) * i128::from(hop) + i128::from(window.preceding);
         i64::try_from(leave).unwrap_or(if leave < 0 { i64::MIN } else { i64::MAX })
     }
 
@@ -110,13 +133,25 @@ impl Grid {
         self.windows.first().map_or(i64::MIN, |longest| longest.limit)
     }
 
-    /// Moves the windows to time `now`: a tile has left when `floor_hop(now − preceding)` is past it.
+    /// The last tile that has left a window at `time`: those before `floor_hop(time − preceding)`.
+    pub(crate) fn limit_at(&self, time: i64, window: &Window) -> i64 {
+        let hop = self.hop.unwrap_or(1);
+        let small = || {
+            let edge = time.checked_sub_unsigned(window.preceding)?;
+            edge.div_euclid(i64::try_from(hop).ok()?).checked_sub(1)
+        };
+        if let Some(limit) = small() {
+            return limit;
+        }
+        let edge = i128::from(time) - i128::from(window.preceding);
+        i64::try_from(edge.div_euclid(i128::from(hop)) - 1).unwrap_or(i64::MIN)
+    }
+
+    /// Moves the windows to time `now`.
     pub(crate) fn step(&mut self, now: i64) {
-        let hop = i128::from(self.hop.unwrap_or(1));
-        for window in &mut self.windows {
-            let edge = (i128::from(now) - i128::from(window.preceding)).div_euclid(hop) - 1;
-            window.previous = window.limit;
-            window.limit = i64::try_from(edge).unwrap_or(i64::MIN).max(window.previous);
+        for index in 0..self.windows.len() {
+            let limit = self.limit_at(now, &self.windows[index]);
+            self.windows[index].limit = limit.max(self.windows[index].limit);
         }
     }
 }
@@ -152,6 +187,8 @@ pub(crate) struct Compiled {
     /// Words and objects of a key's running totals.
     pub(crate) totals: Shape,
     pub(crate) empty_totals: Vec<u64>,
+    /// Rows say what time will make of them.
+    pub(crate) foretells: bool,
 }
 
 /// The number of each call's lane, and the lanes.
@@ -184,11 +221,22 @@ impl Compiled {
             keep: u64::from(!plan.bare.is_empty()),
             totals: Shape { words: 0, objects: 0 },
             empty_totals: Vec::new(),
+            foretells: false,
         };
         let mut placed: Vec<Option<(Place, Output)>> = vec![None; plan.aggregates.len()];
         compiled.add_grids(plan, &lane_of, &mut placed);
         compiled.add_rows(plan, &lane_of, &mut placed);
         compiled.calls = placed.into_iter().flatten().collect();
+        for (index, (place, _)) in compiled.calls.iter().enumerate() {
+            if let Place::Window { grid, window } = place {
+                compiled.grids[*grid].windows[*window].calls.push(index);
+            }
+        }
+        let mut windowed = compiled.grids.iter().filter(|grid| !grid.windows.is_empty()).peekable();
+        compiled.foretells = plan.foretells
+            && !plan.retractable
+            && windowed.peek().is_some()
+            && windowed.all(|grid| grid.layout.is_small());
         compiled
     }
 
@@ -229,7 +277,7 @@ impl Compiled {
                 };
                 placed[index] = Some((place, output));
             }
-            self.grids.push(Grid { hop, windows, layout });
+            self.grids.push(Grid::new(hop, windows, layout));
         }
     }
 
@@ -247,9 +295,9 @@ impl Compiled {
             let window = Window {
                 preceding,
                 limit: i64::MIN,
-                previous: i64::MIN,
                 words_at: self.totals.words,
                 objects_at: self.totals.objects,
+                calls: Vec::new(),
             };
             self.empty_totals.extend_from_slice(layout.empty());
             self.totals.words += layout.empty().len();

@@ -26,7 +26,7 @@ impl Shape {
 }
 
 /// Tiles in order. Leaving tiles are dropped at the front without moving the rest at once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ring {
     /// When the next tile leaves a window; `i64::MAX` for never.
     pub(crate) next_leave: i64,
@@ -212,6 +212,11 @@ impl Ring {
             self.records.shrink_to(self.records.len() + shape.stride());
             self.objects.shrink_to(self.objects.len() + shape.objects);
         }
+    }
+
+    /// Whether any tile is dirty; afterwards none counts as dirty.
+    pub(crate) fn take_dirty(&mut self) -> bool {
+        self.dirty_from.take().is_some()
     }
 
     /// Calls `write` with every dirty tile and its index, and marks it clean and stored.

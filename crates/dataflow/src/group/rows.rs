@@ -2,12 +2,14 @@
 //!
 //! Does not know how state changes.
 
-use falaj_event::{EventTime, LogTime, Value, encoding};
+use falaj_event::{EventTime, Value, encoding};
 
 use crate::aggregate::{Event, Object, Seen, Slots};
 use crate::group::key::KeyState;
 use crate::group::plan::{Compiled, Place};
-use crate::group::{GroupCore, GroupOutput, GroupRow};
+use crate::group::{Given, GroupCore};
+#[cfg(test)]
+use crate::group::{GroupOutput, GroupRow};
 
 /// The slots of a frame filled for one row.
 struct Filled {
@@ -97,43 +99,59 @@ impl Filled {
 
 impl GroupCore {
     /// As [`Self::advance_each`], collected.
-    pub fn advance(&mut self, t: LogTime) -> Vec<GroupOutput> {
-        let mut outputs = Vec::with_capacity(self.touched.len());
-        self.advance_each(t, |key, row| {
-            let row = row.map(|(latest_event_time, values)| GroupRow {
-                latest_event_time,
-                values: std::mem::replace(values, Vec::with_capacity(values.len())),
-            });
-            outputs.push(GroupOutput { key: key.into(), row });
+    #[cfg(test)]
+    pub fn advance(&mut self, t: falaj_event::LogTime) -> Vec<GroupOutput> {
+        let mut outputs: Vec<GroupOutput> = Vec::new();
+        self.advance_each(t, |key, given| {
+            let row = match given {
+                Given::Row(latest_event_time, values) => {
+                    Some(GroupRow { latest_event_time, values: values.to_vec() })
+                }
+                Given::Gone => None,
+                Given::Later(time, values) => {
+                    outputs.last_mut().unwrap().later.push((time, values.to_vec()));
+                    return;
+                }
+            };
+            outputs.push(GroupOutput { key: key.into(), row, later: Vec::new() });
         });
         outputs
     }
 
     /// Hands the rows of the touched keys to `each`, ascending by key. Keys without events are
     /// forgotten.
-    pub(super) fn give_touched(
-        &mut self,
-        mut each: impl FnMut(&[u8], Option<(EventTime, &mut Vec<Value>)>),
-    ) {
-        let touched = std::mem::take(&mut self.touched);
+    pub(super) fn give_touched(&mut self, mut each: impl FnMut(&[u8], Given<'_>)) {
+        let mut touched = std::mem::take(&mut self.touched);
         let keys = &self.keys;
         let key_of = |id: &u32| keys[*id as usize].as_ref().map(|state| state.key.as_slice());
         // The first bytes settle nearly every comparison without a visit to the key.
         let mut sorted: Vec<(u128, u32)> =
-            touched.into_iter().map(|id| (head(key_of(&id).unwrap_or_default()), id)).collect();
+            touched.drain(..).map(|id| (head(key_of(&id).unwrap_or_default()), id)).collect();
+        self.touched = touched;
         sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key_of(&a.1).cmp(&key_of(&b.1))));
         let mut values = Vec::with_capacity(self.plan.bare.len() + self.plan.calls.len());
         for (_, id) in sorted {
+            self.settle(id);
             let Some(state) = self.keys[id as usize].as_mut() else { continue };
             state.touched = false;
             values.clear();
             let latest = state.row(&self.plan, &mut values);
             let known = std::mem::replace(&mut state.emitted, latest.is_some());
-            if known || latest.is_some() {
-                each(&state.key, latest.map(|latest| (latest, &mut values)));
+            match latest {
+                Some(latest) => each(&state.key, Given::Row(latest, &values)),
+                None if known => each(&state.key, Given::Gone),
+                None => {}
             }
             if latest.is_none() {
                 self.forget(id);
+            } else if self.plan.foretells {
+                let key = state.key.clone();
+                let ahead = &mut self.scratch.ahead;
+                state.foretell(&self.plan, self.now, ahead, &mut values, |time, values| {
+                    each(&key, Given::Later(time, values));
+                });
+                self.queue(id);
+                self.mark_dirty(id);
             }
         }
     }
@@ -146,10 +164,11 @@ impl GroupCore {
             .iter()
             .flatten()
             .filter_map(|state| {
-                let mut values = Vec::new();
+                let (mut state, mut values) = (state.clone(), Vec::new());
+                state.settle(&self.plan, self.now, &mut Vec::new(), |_, _, _| {});
                 let latest_event_time = state.row(&self.plan, &mut values)?;
                 let row = Some(GroupRow { latest_event_time, values });
-                Some(GroupOutput { key: state.key.clone(), row })
+                Some(GroupOutput { key: state.key, row, later: Vec::new() })
             })
             .collect();
         outputs.sort_unstable_by(|a, b| a.key.cmp(&b.key));

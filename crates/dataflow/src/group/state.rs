@@ -4,20 +4,20 @@
 //!
 //! | kind | suffix | value |
 //! | --- | --- | --- |
-//! | `00` key | none | event time of the latest event (8 bytes, order-preserving); the kept latest events: their number (varint), each as order (28 bytes), length (varint) and cells |
+//! | `00` key | none | event time of the latest event (8 bytes, order-preserving); where rows foretell: the `T` of the row given out last, when the key is to be looked at (8 each, likewise), whether that row foretells everything (1); the kept latest events: their number (varint), each as order (28 bytes), length (varint) and cells; for each packed grid the number of its tiles (varint) and each tile: its number (8), then as below |
 //! | `01` tile | number of the grid (1), of the tile (8, order-preserving) | number of events (varint), then the lanes (see `aggregate`) |
 //!
-//! Append-only keys have a `00` entry and one `01` entry per live tile. Retractable keys have a `00`
-//! entry only once an event of theirs can no longer be retracted (with that event's time); everything
-//! else of theirs is rebuilt from the rows that the driver's inputs keep and feed again.
+//! Append-only keys have a `00` entry, and one `01` entry per live tile of the grids that are not
+//! packed (`plan::Grid::packed`). Retractable keys have a `00` entry only once an event of theirs can no
+//! longer be retracted (with that event's time); everything else of theirs is rebuilt from the rows that
+//! the driver's inputs keep and feed again.
 
-use std::collections::BTreeMap;
-
+use falaj_event::encoding::write_varint;
 use falaj_event::{StateChange, ids::hex, logical_partition};
 
-use crate::aggregate::{BadAccumulator, order_bytes, read_order, take};
-use crate::aggregate::{read_varint, write_varint};
+use crate::aggregate::{BadAccumulator, order_bytes, read_order, read_varint, take};
 use crate::group::key::KeyState;
+use crate::group::plan::Grid;
 use crate::group::{GroupCore, GroupError};
 
 const KIND_KEY: u8 = 0;
@@ -46,48 +46,79 @@ impl GroupCore {
     /// What has changed since the last call, ascending by state key: a pure function of the events
     /// and `T`s so far, and of where the last call was.
     pub fn checkpoint(&mut self) -> Vec<StateChange> {
-        let mut changes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut changes = Vec::with_capacity(dirty.len());
         for (id, grid, tile) in std::mem::take(&mut self.left) {
             if let Some(state) = &self.keys[id as usize] {
-                changes.insert(self.tile_key(&state.key, grid, tile), None);
+                changes
+                    .push(StateChange { key: self.tile_key(&state.key, grid, tile), value: None });
             }
         }
         let mut keys = std::mem::take(&mut self.keys);
-        for id in std::mem::take(&mut self.dirty) {
+        for id in dirty {
             if let Some(state) = keys[id as usize].as_mut().filter(|state| state.dirty) {
                 state.dirty = false;
                 self.write_key(state, &mut changes);
             }
         }
         self.keys = keys;
-        changes.into_iter().map(|(key, value)| StateChange { key, value }).collect()
+        // A tile that has left never comes back, so no entry is there twice.
+        changes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        changes
     }
 
-    fn write_key(&self, state: &mut KeyState, changes: &mut BTreeMap<Vec<u8>, Option<Vec<u8>>>) {
-        if std::mem::take(&mut state.meta_dirty)
-            && let Some(latest) = state.latest.or(state.permanent)
-        {
-            let mut value = flipped(latest).to_vec();
-            write_varint(state.events.recent().len() as u64, &mut value);
-            for (order, cells) in state.events.recent() {
-                value.extend_from_slice(&order_bytes(order));
-                write_varint(cells.len() as u64, &mut value);
-                value.extend_from_slice(cells);
+    fn write_key(&self, state: &mut KeyState, changes: &mut Vec<StateChange>) {
+        let mut packed_dirty = false;
+        for (index, grid) in self.plan.grids.iter().enumerate().filter(|_| !self.retractable) {
+            let (shape, ring) = (grid.shape(), &mut state.rings[index]);
+            if grid.packed {
+                packed_dirty |= ring.take_dirty();
+                continue;
             }
-            changes.insert(self.state_key(KIND_KEY, &state.key, &[]), Some(value));
-        }
-        if self.retractable {
-            return;
-        }
-        for (index, (ring, grid)) in state.rings.iter_mut().zip(&self.plan.grids).enumerate() {
-            let shape = grid.shape();
+            let key = &state.key;
             ring.drain_dirty(shape, |ring, tile, at| {
                 let mut value = Vec::with_capacity(64);
                 write_varint(ring.events(shape, at), &mut value);
                 grid.layout.write(ring.seen(shape, at), &mut value);
-                changes.insert(self.tile_key(&state.key, index as u8, tile), Some(value));
+                let key = self.tile_key(key, index as u8, tile);
+                changes.push(StateChange { key, value: Some(value) });
             });
         }
+        if (std::mem::take(&mut state.meta_dirty) || packed_dirty)
+            && let Some(latest) = state.latest.or(state.permanent)
+        {
+            let key = self.state_key(KIND_KEY, &state.key, &[]);
+            changes.push(StateChange { key, value: Some(self.key_entry(state, latest)) });
+        }
+    }
+
+    fn key_entry(&self, state: &KeyState, latest: i64) -> Vec<u8> {
+        let mut value = Vec::with_capacity(256);
+        value.extend_from_slice(&flipped(latest));
+        if self.plan.foretells {
+            value.extend_from_slice(&flipped(state.told_at));
+            value.extend_from_slice(&flipped(state.wake));
+            value.push(u8::from(state.told_all));
+        }
+        write_varint(state.events.recent().len() as u64, &mut value);
+        for (order, cells) in state.events.recent() {
+            value.extend_from_slice(&order_bytes(order));
+            write_varint(cells.len() as u64, &mut value);
+            value.extend_from_slice(cells);
+        }
+        let packed = |grid: &&Grid| grid.packed && !self.retractable;
+        for (ring, grid) in
+            state.rings.iter().zip(&self.plan.grids).filter(|(_, grid)| packed(grid))
+        {
+            let shape = grid.shape();
+            write_varint(ring.len(shape) as u64, &mut value);
+            for at in 0..ring.len(shape) {
+                value.extend_from_slice(&flipped(ring.tile(shape, at)));
+                write_varint(ring.events(shape, at), &mut value);
+                grid.layout.write(ring.seen(shape, at), &mut value);
+            }
+        }
+        value
     }
 
     /// Takes back the entries of a checkpoint, in any order; keys come without partition and prefix.
@@ -119,7 +150,7 @@ impl GroupCore {
                     .ok_or(BadAccumulator)?;
                 let mut tail = &suffix[1..];
                 let tile = unflipped(take(&mut tail)?);
-                self.restore_tile(key, suffix[0], tile, bytes)?;
+                self.restore_tile(key, usize::from(suffix[0]), tile, bytes)?;
             }
             _ => return Err(BadAccumulator),
         }
@@ -136,6 +167,11 @@ impl GroupCore {
             true => state.permanent = Some(time),
             false => state.latest = Some(time),
         }
+        if self.plan.foretells {
+            (state.told_at, state.wake) = (unflipped(take(bytes)?), unflipped(take(bytes)?));
+            let [told_all] = take(bytes)?;
+            state.told_all = told_all == 1;
+        }
         for _ in 0..read_varint(bytes)? {
             let order = read_order(bytes)?;
             let length = usize::try_from(read_varint(bytes)?).map_err(|_| BadAccumulator)?;
@@ -143,18 +179,25 @@ impl GroupCore {
             *bytes = rest;
             state.events.keep_recent(order, cells, keep);
         }
+        for index in 0..self.plan.grids.len() {
+            if self.plan.grids[index].packed && !retractable {
+                for _ in 0..read_varint(bytes)? {
+                    let tile = unflipped(take(bytes)?);
+                    self.restore_tile(key, index, tile, bytes)?;
+                }
+            }
+        }
         Ok(())
     }
 
     fn restore_tile(
         &mut self,
         key: &[u8],
-        grid: u8,
+        index: usize,
         tile: i64,
         bytes: &mut &[u8],
     ) -> Result<(), BadAccumulator> {
         let id = self.intern(key);
-        let index = usize::from(grid);
         let grid = self.plan.grids.get(index).ok_or(BadAccumulator)?;
         let state = self.keys[id as usize].as_mut().ok_or(BadAccumulator)?;
         let (shape, ring) = (grid.shape(), &mut state.rings[index]);
@@ -167,16 +210,18 @@ impl GroupCore {
         grid.layout.read(&mut ring.slots(shape, at), bytes)
     }
 
-    /// Folds restored tiles into the windows that they are in at the time reached.
+    /// Folds restored tiles into the windows that they were in when their key was last settled.
     pub(super) fn fill_totals(&mut self) {
         for (id, state) in self.keys.iter_mut().enumerate() {
             let Some(state) = state else { continue };
+            state.settled = if self.plan.foretells { state.told_at } else { self.now };
             for (index, grid) in self.plan.grids.iter().enumerate() {
                 let shape = grid.shape();
                 for window in &grid.windows {
+                    let limit = grid.limit_at(state.settled, window);
                     let (mut totals, rings) = state.totals(window, shape);
                     let ring = &rings[index];
-                    let start = ring.up_to(shape, window.limit);
+                    let start = ring.up_to(shape, limit);
                     for part in ring.parts(shape, start..ring.len(shape)) {
                         grid.layout.merge(&mut totals, part);
                     }
@@ -188,7 +233,11 @@ impl GroupCore {
                     }
                 }
             }
-            self.wheel.push(state.next_leave, id as u32);
+            if !self.plan.foretells {
+                state.wake = state.next_leave;
+            }
+            state.queued = state.wake;
+            self.wheel.push(state.wake, id as u32);
         }
     }
 }

@@ -167,7 +167,7 @@ fn plan(dice: &mut Dice, retractable: bool) -> GroupPlan {
     });
     let horizon_us = longest.collect::<Option<Vec<u64>>>().and_then(|all| all.into_iter().max());
     let horizon_us = horizon_us.filter(|_| retractable && ranges_only);
-    GroupPlan { bare, aggregates, retractable, horizon_us }
+    GroupPlan { bare, aggregates, retractable, horizon_us, foretells: dice.chance(60) }
 }
 
 const PREFIX: &[u8] = b"Gview";
@@ -208,7 +208,8 @@ struct Run {
     steady: Stored,
     restarted: Stored,
     lazy: Stored,
-    table: BTreeMap<Vec<u8>, GroupRow>,
+    /// The rows given out, with what was foretold of them.
+    table: BTreeMap<Vec<u8>, (GroupRow, Vec<(EventTime, Vec<Value>)>)>,
     invalid: u64,
 }
 
@@ -337,7 +338,7 @@ impl Run {
         assert!(outputs.is_sorted_by(|a, b| a.key < b.key));
         for output in outputs {
             match output.row {
-                Some(row) => self.table.insert(output.key.to_vec(), row),
+                Some(row) => self.table.insert(output.key.to_vec(), (row, output.later)),
                 None => self.table.remove(output.key.as_slice()),
             };
         }
@@ -355,7 +356,14 @@ impl Run {
                 Some((key.clone(), naive::row(&self.plan, events, self.now)?))
             })
             .collect();
-        assert_eq!(self.table, expected, "at {} of {:#?}", self.now, self.plan.aggregates);
+        let now = |(key, (row, later)): (&Vec<u8>, &(GroupRow, Vec<(EventTime, Vec<Value>)>))| {
+            assert!(later.is_sorted_by(|a, b| a.0 < b.0));
+            let come = later.iter().rfind(|(time, _)| *time <= self.now);
+            let values = come.map_or(&row.values, |(_, values)| values).clone();
+            (key.clone(), GroupRow { latest_event_time: row.latest_event_time, values })
+        };
+        let table: BTreeMap<Vec<u8>, GroupRow> = self.table.iter().map(now).collect();
+        assert_eq!(table, expected, "at {} of {:#?}", self.now, self.plan.aggregates);
         let rows = self.steady.core.snapshot_rows().into_iter();
         let snapshot: BTreeMap<Vec<u8>, GroupRow> =
             rows.map(|output| (output.key.to_vec(), output.row.unwrap())).collect();

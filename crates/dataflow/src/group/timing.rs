@@ -8,7 +8,7 @@ use falaj_definitions::plan::{AggregateCall, AggregateFunction, Frame};
 use falaj_event::encoding::{encode_f64, encode_int};
 use falaj_event::{ColumnType, EventOrder, LogTime};
 
-use super::{GroupCore, GroupPlan};
+use super::{Given, GroupCore, GroupPlan};
 
 const SECOND: u64 = 1_000_000;
 const WINDOWS: [(u64, u64); 3] = [
@@ -33,7 +33,7 @@ fn cpu_ns() -> u64 {
     stat.split(' ').next().unwrap().parse().unwrap()
 }
 
-fn plan(input_type: &ColumnType, exact: bool) -> GroupPlan {
+fn plan(input_type: &ColumnType, exact: bool, foretells: bool) -> GroupPlan {
     let float = *input_type == ColumnType::Float64;
     let sum =
         if float { ColumnType::Float64 } else { ColumnType::Decimal { precision: 38, scale: 0 } };
@@ -56,7 +56,7 @@ fn plan(input_type: &ColumnType, exact: bool) -> GroupPlan {
             });
         }
     }
-    GroupPlan { bare: vec![], aggregates, retractable: false, horizon_us: None }
+    GroupPlan { bare: vec![], aggregates, retractable: false, horizon_us: None, foretells }
 }
 
 fn measure(name: &str, mut step: impl FnMut(u64, &[(u64, i64)]) -> usize) -> f64 {
@@ -76,8 +76,8 @@ fn measure(name: &str, mut step: impl FnMut(u64, &[(u64, i64)]) -> usize) -> f64
     cost
 }
 
-fn interpreted(name: &str, input_type: &ColumnType, exact: bool) -> f64 {
-    let mut core = GroupCore::new(plan(input_type, exact), b"timing");
+fn interpreted(name: &str, input_type: &ColumnType, exact: bool, foretells: bool) -> f64 {
+    let mut core = GroupCore::new(plan(input_type, exact, foretells), b"timing");
     let (mut key, mut cells, mut offset) = (Vec::new(), Vec::new(), 0);
     let cost = measure(name, |t, events| {
         for (index, (id, value)) in events.iter().enumerate() {
@@ -94,9 +94,9 @@ fn interpreted(name: &str, input_type: &ColumnType, exact: bool) -> f64 {
             core.update(&key, order, &cells, 1).unwrap();
         }
         let mut rows = 0;
-        core.advance_each(LogTime(t), |key, row| {
-            rows += 1;
-            std::hint::black_box((key, row));
+        core.advance_each(LogTime(t), |key, given| {
+            rows += usize::from(matches!(given, Given::Row(..)));
+            std::hint::black_box((key, given));
         });
         rows
     });
@@ -204,15 +204,16 @@ fn timing() {
         return;
     }
     let base = by_hand();
-    for (name, input_type, exact) in [
-        ("int64, hops", ColumnType::Int64, false),
-        ("float64, hops", ColumnType::Float64, false),
-        ("int64, exact", ColumnType::Int64, true),
+    for (name, input_type, exact, foretells) in [
+        ("int64, hops, foretold", ColumnType::Int64, false, true),
+        ("int64, hops", ColumnType::Int64, false, false),
+        ("float64, hops", ColumnType::Float64, false, false),
+        ("int64, exact", ColumnType::Int64, true, false),
     ] {
         if std::env::var("FALAJ_TIMING").is_ok_and(|wanted| !name.contains(&wanted)) {
             continue;
         }
-        let cost = interpreted(name, &input_type, exact);
+        let cost = interpreted(name, &input_type, exact, foretells);
         println!("{:24} {:.2}x the operator by hand", "", cost / base);
     }
 }

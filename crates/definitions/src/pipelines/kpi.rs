@@ -92,6 +92,7 @@ impl Judged<'_> {
             column_descriptions: Vec::new(),
             expectations: Vec::new(),
             skew_us: 0,
+            max_gap_us: None,
             retention_us: None,
             jurisdictions: Vec::new(),
             file: PathBuf::new(),

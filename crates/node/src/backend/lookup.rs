@@ -69,7 +69,7 @@ pub fn lookup(
     let mut views = Vec::with_capacity(request.views.len());
     for selection in request.views.iter() {
         let keys = key_bytes(&request.keys, &selection.key_columns)?;
-        let rows = stored_rows(&snapshot, selection, &keys, request.as_of)?;
+        let rows = stored_rows(&snapshot, selection, &keys, request.as_of.map(|_| t))?;
         views.push(view_rows(selection, &rows, t, snapshot.progress().is_some())?);
     }
     Ok(LookupResponse { t, views })

@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use falaj_event::{Hash256, LogTime, StateChange};
+use falaj_event::foretold::Foretelling;
+use falaj_event::{
+    EpochChanges, Hash256, LogTime, RowChange, StateChange, Value, ViewRow, encoding,
+};
 
 use super::kit::*;
 use crate::{
@@ -34,8 +37,10 @@ fn the_stored_bytes_are_the_documented_ones() {
     let four = [3, 0x80, 0, 0, 0, 0, 0, 0, 4];
     let name = |key: &[u8]| [&[falaj_event::logical_partition(key)][..], &[1; 8], key].concat();
     // Latest event time 3 - 1000, then uint64 3 (tag 04) and the string "xxx" (tag 08).
+    // Nothing is foretold.
     let row = [
         &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfc, 0x1b][..],
+        &[0],
         &[4, 0, 0, 0, 0, 0, 0, 0, 3, 8, b'x', b'x', b'x', 0, 0],
     ]
     .concat();
@@ -59,7 +64,7 @@ fn the_stored_bytes_are_the_documented_ones() {
     assert_eq!(
         entries(Family::Progress),
         [
-            (b"format".to_vec(), vec![0, 0, 0, 1]),
+            (b"format".to_vec(), vec![0, 0, 0, 2]),
             (b"operator".to_vec(), reached.clone()),
             (b"plan".to_vec(), vec![5; 32]),
             (b"rows".to_vec(), reached),
@@ -138,10 +143,10 @@ fn other_definitions_formats_and_layouts_ask_for_a_rebuild() {
     assert_eq!(store.progress(), StoreProgress::default());
     assert_eq!(store.snapshot().unwrap().get(view(0), &key(1)).unwrap(), None);
     let progress = store.family(Family::Progress).unwrap();
-    store.db.put_cf(progress, format::KEY_FORMAT, 2_u32.to_be_bytes()).unwrap();
+    store.db.put_cf(progress, format::KEY_FORMAT, 3_u32.to_be_bytes()).unwrap();
     drop(store);
     let reason = rebuild_reason(&path, &metas(), other);
-    assert_eq!(reason, Some(RebuildReason::Format { found: Some(2) }));
+    assert_eq!(reason, Some(RebuildReason::Format { found: Some(3) }));
     let mut foreign = rocksdb::Options::default();
     foreign.create_if_missing(true);
     ViewStore::destroy(&path).unwrap();
@@ -409,8 +414,8 @@ fn sizes_count_what_is_stored() {
     store.apply(&epoch(0, day, &[(2, 2, Some(0)), (2, 4, Some(0))])).unwrap();
     store.apply(&epoch(1, 2 * day, &[(2, 2, Some(0))])).unwrap();
     let size = store.view_size(view(2), 256).unwrap();
-    // 9 + 9 bytes of key; columns: 9 bytes uint64, 3 bytes empty string.
-    let (latest, version) = (18 + 16 + 12, 26 + 8 + 12);
+    // 9 + 9 bytes of key; nothing foretold; columns: 9 bytes uint64, 3 bytes empty string.
+    let (latest, version) = (18 + 17 + 12, 26 + 9 + 12);
     assert_eq!((size.keys, size.latest_bytes), (2, 2 * latest));
     assert_eq!((size.versions, size.history_bytes), (3, 3 * version));
     assert!((size.latest_bytes_per_key() - latest as f64).abs() < 1e-9);
@@ -448,4 +453,64 @@ fn a_crash_falls_back_to_the_last_flush_in_all_families_at_once() {
     store.apply(&lost).unwrap();
     drop(store);
     assert_eq!(digest(&open(directory.path(), &crashing())), at_crash);
+}
+
+#[test]
+fn a_row_becomes_what_was_foretold_of_it_wherever_it_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), &small());
+    let columns = |n: i64| encoding::encode_row(&[Value::Int(n), Value::Int(7)]);
+    // Of key 2: 1, from 15 on 2, from 20 on 3; replaced at 30 by 4, from 35 on 5.
+    let foretold = |changes: &[(i64, i64, i64)]| {
+        let (mut bytes, mut telling) = (Vec::new(), Foretelling::new(9));
+        for (time, before, after) in changes {
+            telling.push(*time, &columns(*before), &columns(*after), &mut bytes);
+        }
+        bytes
+    };
+    let change = |n: i64, foretold: Vec<u8>| RowChange {
+        view: view(1),
+        key: key(2),
+        row: Some(ViewRow { latest_event_time: 9, columns: columns(n), foretold }),
+    };
+    let apply = |number, t, rows| {
+        let changes = EpochChanges { epoch: number, t: LogTime(t), rows, checkpoint: None };
+        store.apply(&changes).unwrap();
+    };
+    let expected = |t| match t {
+        10..15 => 1,
+        15..20 => 2,
+        20..30 => 3,
+        30..35 => 4,
+        _ => 5,
+    };
+    let mut epochs = vec![];
+    for (number, t) in [10, 14, 15, 19, 20, 29, 30, 34, 35, 50].into_iter().enumerate() {
+        let rows = match t {
+            10 => vec![change(1, foretold(&[(15, 1, 2), (20, 2, 3)]))],
+            30 => vec![change(4, foretold(&[(35, 4, 5)]))],
+            _ => vec![],
+        };
+        apply(number as u64, t, rows);
+        epochs.push(t);
+        let snapshot = store.snapshot().unwrap();
+        let newest = columns(expected(t));
+        assert_eq!(snapshot.get(view(1), &key(2)).unwrap().unwrap().columns, newest);
+        let two = snapshot.multi_get(view(1), &[key(4), key(2)]).unwrap();
+        assert_eq!(two[0], None);
+        assert_eq!(two[1].as_ref().unwrap().columns, newest);
+        assert_eq!(snapshot.scan(view(1), None, None, 9).unwrap()[0].row.columns, newest);
+        for past in &epochs {
+            let then = Some(LogTime(*past));
+            let row = snapshot.get_as_of(view(1), &key(2), LogTime(*past)).unwrap().unwrap();
+            assert_eq!(row.columns, columns(expected(*past)), "{past} at {t}");
+            assert_eq!(row.latest_event_time, 9);
+            assert_eq!(snapshot.scan(view(1), then, None, 9).unwrap()[0].row, row);
+        }
+    }
+    let mut damaged = change(1, foretold(&[(60, 1, 2)]));
+    damaged.row.as_mut().unwrap().foretold.pop();
+    apply(10, 60, vec![damaged]);
+    let error = store.snapshot().unwrap().get(view(1), &key(2)).unwrap_err();
+    assert!(matches!(error, ViewError::Damaged { .. }), "{error}");
 }

@@ -45,7 +45,7 @@ pub fn row(payload: u64) -> ViewRow {
     let mut columns = Vec::new();
     encoding::encode_uint(payload, &mut columns);
     encoding::encode_string(&"x".repeat(payload as usize % 50), &mut columns);
-    ViewRow { latest_event_time: payload as i64 - 1000, columns }
+    ViewRow { latest_event_time: payload as i64 - 1000, columns, foretold: Vec::new() }
 }
 
 /// An epoch with rows sorted as the engine sorts them; later duplicates of a key are dropped.

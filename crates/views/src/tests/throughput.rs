@@ -41,7 +41,9 @@ fn epoch_of(number: u64, rows: u64, view_index: u8) -> EpochChanges {
             for column in 0..15 {
                 encoding::encode_f64((mix(seed + column) % 100_000) as f64 / 100.0, &mut columns);
             }
-            let row = ViewRow { latest_event_time: (T0 + number) as i64, columns: columns.clone() };
+            let columns = columns.clone();
+            let latest_event_time = (T0 + number) as i64;
+            let row = ViewRow { latest_event_time, columns, foretold: Vec::new() };
             RowChange { view: view(view_index), key: key_of(seed), row: Some(row) }
         })
         .collect();
