@@ -13,7 +13,9 @@
 
 pub mod alarm;
 pub mod bins;
+pub mod cbpe;
 pub mod chi_square;
+pub mod classifier;
 pub mod correction;
 pub mod detectors;
 pub mod distance;
@@ -21,6 +23,8 @@ mod error;
 pub mod exact;
 pub mod kolmogorov;
 pub mod random;
+pub mod reconstruction;
+pub mod reference;
 pub mod sample;
 pub mod samples;
 pub mod score;
@@ -33,5 +37,6 @@ pub use bins::BinDefinition;
 pub use distance::ZeroRule;
 pub use error::DriftError;
 pub use random::CounterRandom;
+pub use reference::{ColumnReference, JudgedScore, ReferenceOptions};
 pub use score::{Metric, Score, score, score_all};
 pub use summary::{CategorySummary, ColumnSummary, NumericSummary};

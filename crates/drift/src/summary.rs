@@ -326,7 +326,7 @@ impl CategorySummary {
 
 /// One column's summary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum ColumnSummary {
     /// Of numbers.
     Numeric(NumericSummary),

@@ -81,7 +81,7 @@ impl Adwin {
         }
         self.insert(value);
         self.ticks += 1;
-        let due = self.ticks % self.parameters.clock.max(1) == 0;
+        let due = self.ticks.is_multiple_of(self.parameters.clock.max(1));
         if due && self.width > self.parameters.grace_period {
             while self.cut_once() {
                 self.drifted = true;

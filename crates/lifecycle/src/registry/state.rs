@@ -23,7 +23,7 @@ pub struct RegistryState {
 }
 
 /// One pipeline.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PipelineState {
     /// The rules in force.
     pub rules: PipelineRules,
@@ -134,23 +134,6 @@ impl RegistryState {
         state.take(event)?;
         state.record(event);
         Ok(())
-    }
-}
-
-impl Default for PipelineState {
-    fn default() -> Self {
-        Self {
-            rules: PipelineRules::default(),
-            policy: ServingPolicy::default(),
-            versions: BTreeMap::new(),
-            champion: None,
-            challenger: None,
-            aliases: BTreeMap::new(),
-            predecessors: Vec::new(),
-            served: Vec::new(),
-            events: Vec::new(),
-            last_at: LogTime::default(),
-        }
     }
 }
 
