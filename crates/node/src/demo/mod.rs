@@ -7,6 +7,8 @@
 mod checks;
 mod child;
 mod lookups;
+mod loop_checks;
+mod models;
 mod random;
 pub mod rows;
 pub mod simulation;
@@ -69,20 +71,53 @@ pub async fn run(options: Demo, as_json: bool) -> Result<()> {
     let data = root.join("data");
     let mut child = Child::start(&definitions, &data, options.workers).await?;
     let mut streamer = Streamer::new(&happenings, options.rate)?;
-    let half = streamer.batches() / 2;
-    streamer.run(&child.client, 0..half).await?;
+    let has_models = child.client.columns(&["predict", models::PIPELINE]).await.is_ok();
+    let at = |share: f64| simulation.start_us() + (share * simulation.span_us() as f64) as i64;
+    let train_at = streamer.batch_at(at(0.38));
+    let kill_from = streamer.batch_at(at(0.46));
+    streamer.run(&child.client, 0..train_at).await?;
+    let mut asked = None;
+    if has_models {
+        models::train_first(&child.client, streamer.bar()).await?;
+        let till = models::Till::start(child.client.clone())?;
+        streamer.show_to(Some(till.sender()));
+        streamer.run(&child.client, train_at..kill_from).await?;
+        streamer.show_to(None);
+        asked = Some(till.stop().await?);
+    } else {
+        streamer.run(&child.client, train_at..kill_from).await?;
+    }
     // The last batches are on their way when the process is killed.
-    let rest = half..streamer.batches();
-    let kill_at = rest.len() / 10 + 1;
-    streamer.run_until_killed(&mut child, rest, kill_at).await?;
+    streamer.run_until_killed(&mut child, kill_from..streamer.batches(), 20).await?;
     let reopening = Instant::now();
     child = Child::start(&definitions, &data, options.workers).await?;
     let reopened_us = u64::try_from(reopening.elapsed().as_micros())?;
-    streamer.resume(&child.client).await?;
+    let till = has_models.then(|| models::Till::start(child.client.clone())).transpose()?;
+    streamer.resume(&child.client, streamer.batch_at(at(0.5))).await?;
+    streamer.show_to(till.as_ref().map(models::Till::sender));
+    let days = i64::from(simulation.options().days);
+    for day in days / 2..=days {
+        let from = streamer.batch_at(at(0.5).max(at(day as f64 / days as f64)));
+        let end = match day == days {
+            true => streamer.batches(),
+            false => streamer.batch_at(at((day + 1) as f64 / days as f64)),
+        };
+        streamer.run(&child.client, from.min(end)..end).await?;
+        if has_models {
+            models::settle(&child.client, streamer.bar()).await?;
+        }
+    }
+    streamer.show_to(None);
+    if let (Some(asked), Some(till)) = (&mut asked, till) {
+        asked.add(till.stop().await?)?;
+    }
     streamer.finish();
 
-    let lines =
+    let mut lines =
         checks::run(&child.client, &simulation, &happenings, &streamer, reopened_us).await?;
+    if let Some(asked) = &asked {
+        lines.extend(loop_checks::run(&child.client, &simulation, asked).await?);
+    }
     child.stop().await?;
     report(&lines, streamer.tally(), started, as_json, &options, &root)?;
     match lines.iter().all(|line| line.holds) {

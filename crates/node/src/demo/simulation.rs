@@ -163,6 +163,18 @@ pub enum Happening {
     Settled(Outcome),
 }
 
+impl Happening {
+    /// When it reaches the producer, microseconds since 1970 UTC.
+    pub fn arrival(&self) -> i64 {
+        match self {
+            Self::Customer(customer) | Self::CustomerGone(customer) => customer.event_time,
+            Self::Merchant(merchant) => merchant.event_time,
+            Self::Payment(payment) => payment.arrival,
+            Self::Settled(outcome) => outcome.arrival(),
+        }
+    }
+}
+
 /// What became of a payment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -267,6 +279,16 @@ impl Simulation {
                 - 1.1 * money
         };
         1.0 / (1.0 + libm::exp(-logit))
+    }
+
+    /// Start of event time, microseconds since 1970 UTC.
+    pub fn start_us(&self) -> i64 {
+        self.options.start_us
+    }
+
+    /// Span of event time, microseconds.
+    pub fn span_us(&self) -> i64 {
+        i64::from(self.options.days) * DAY_US
     }
 
     /// The moment from which behaviour is different.

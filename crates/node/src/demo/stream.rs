@@ -16,12 +16,12 @@ use falaj_gateway::wire::{AckMetadata, ProduceOptions};
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 use serde_json::{Value as Json, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::child::Child;
 use super::lookups::{Looker, Sample};
 use super::rows::{TOPICS, batch, op_of, topic_of};
-use super::simulation::Happening;
+use super::simulation::{Happening, Payment};
 use crate::verbs::text::{bar, count, duration};
 
 /// Events per batch, at most.
@@ -92,6 +92,7 @@ pub struct Streamer<'a> {
     rate: u64,
     bar: ProgressBar,
     tally: Tally,
+    till: Option<mpsc::Sender<Vec<Payment>>>,
 }
 
 impl<'a> Streamer<'a> {
@@ -127,12 +128,32 @@ impl<'a> Streamer<'a> {
             status: Json::Null,
         };
         let bar = bar(happenings.len() as u64, "streaming payments");
-        Ok(Self { happenings, plan, rate, bar, tally })
+        Ok(Self { happenings, plan, rate, bar, tally, till: None })
     }
 
     /// Number of planned batches.
     pub fn batches(&self) -> usize {
         self.plan.len()
+    }
+
+    /// The first planned batch that arrives at or after `time_us`.
+    pub fn batch_at(&self, time_us: i64) -> usize {
+        let before = |planned: &Planned| {
+            self.happenings
+                .get(planned.happenings.start)
+                .is_some_and(|happening| happening.arrival() < time_us)
+        };
+        self.plan.partition_point(before)
+    }
+
+    /// Hands every batch of payments to a till from now on, before it is sent.
+    pub fn show_to(&mut self, till: Option<mpsc::Sender<Vec<Payment>>>) {
+        self.till = till;
+    }
+
+    /// The bar, for what is waited for between batches.
+    pub fn bar(&self) -> &ProgressBar {
+        &self.bar
     }
 
     /// What was seen.
@@ -176,13 +197,13 @@ impl<'a> Streamer<'a> {
         Ok(())
     }
 
-    /// Sends every batch that was never acknowledged, with its old sequences.
+    /// Sends every batch before `end` that was never acknowledged, with its old sequences.
     ///
     /// # Errors
     /// When the node refuses a batch or goes away.
-    pub async fn resume(&mut self, client: &Client) -> Result<()> {
+    pub async fn resume(&mut self, client: &Client, end: usize) -> Result<()> {
         let pending: Vec<usize> =
-            (0..self.plan.len()).filter(|index| self.tally.acks[*index].is_none()).collect();
+            (0..end).filter(|index| self.tally.acks[*index].is_none()).collect();
         let resent: Vec<usize> = pending.iter().copied().take(IN_FLIGHT).collect();
         self.stream(client, &pending, None).await?;
         for index in resent {
@@ -232,6 +253,21 @@ impl<'a> Streamer<'a> {
         Ok((rows, options))
     }
 
+    async fn show(&self, planned: &Planned) {
+        let Some(till) = &self.till else { return };
+        let payments: Vec<Payment> = self.happenings[planned.happenings.clone()]
+            .iter()
+            .filter_map(|happening| match happening {
+                Happening::Payment(payment) => Some(payment.clone()),
+                _ => None,
+            })
+            .collect();
+        if !payments.is_empty() {
+            // A till that is gone has said why.
+            let _ = till.send(payments).await;
+        }
+    }
+
     async fn stream(
         &mut self,
         client: &Client,
@@ -258,6 +294,7 @@ impl<'a> Streamer<'a> {
                     TopicStream::open(client, planned.topic, &permits, &acks, &self.bar).await?;
                 entry.insert(stream);
             }
+            self.show(&planned).await;
             let Some(stream) = streams.get_mut(&planned.topic) else { continue };
             let (rows, options) = self.rows(&stream.schema, *index)?;
             let permit = permits.clone().acquire_owned().await?;

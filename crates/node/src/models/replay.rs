@@ -95,6 +95,7 @@ fn find(
         topics: Some([schema.id()].into()),
         pii: PiiMode::Plain,
         verify: true,
+        ..ReadOptions::default()
     });
     let mut found = None;
     for partition in 0..schema.partitions {
@@ -165,7 +166,8 @@ fn recompute(
             let value = place.and_then(|place| logged.keys.get(place));
             encode_value(value.with_context(|| format!("no key `{column}`"))?, &mut key);
         }
-        let (row, replayed) = crate::replay::recompute(core, &plans, &key, entry.record.epoch)?;
+        let epoch = entry.record.epoch;
+        let (row, replayed) = crate::replay::row_at(core, &plans, &key, epoch, entry.record.t)?;
         events += replayed;
         let values = row.as_ref().map(|row| decode_row(&row.columns)).transpose()?;
         let expired = row.as_ref().is_some_and(|row| {

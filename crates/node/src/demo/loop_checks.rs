@@ -1,0 +1,210 @@
+//! The demo's claims about the model loop, each checked against what the log says.
+//!
+//! A claim that does not hold is a line of the table with its evidence, not an early end.
+
+use anyhow::Result;
+use falaj_gateway::Client;
+use falaj_gateway::wire::ReadTicket;
+use serde_json::Value as Json;
+
+use super::Line;
+use super::models::{Asked, PIPELINE, registry, replay};
+use super::simulation::Simulation;
+use crate::json::batch_json;
+use crate::verbs::text::{count, duration, time};
+
+/// Checks every claim.
+///
+/// # Errors
+/// When the node cannot be asked.
+pub async fn run(client: &Client, simulation: &Simulation, asked: &Asked) -> Result<Vec<Line>> {
+    let state = registry(client).await?;
+    let drift = rows(client, "falaj.drift").await?;
+    let predictions = rows(client, &format!("{PIPELINE}.predictions")).await?;
+    let outcomes = rows(client, &format!("{PIPELINE}.outcomes")).await?;
+    Ok(vec![
+        first_version(&state),
+        answered(asked, &predictions),
+        judged(&predictions, &outcomes),
+        detected(simulation, &drift, &predictions),
+        retrained(simulation, &state),
+        recovered(simulation, &state, &outcomes),
+        replayed(client, asked).await?,
+    ])
+}
+
+async fn rows(client: &Client, topic: &str) -> Result<Vec<Json>> {
+    let mut reading = client.read(&ReadTicket::topic(topic)).await?;
+    let mut all = Vec::new();
+    while let Some(batch) = reading.next().await? {
+        all.extend(batch_json(&batch)?);
+    }
+    Ok(all)
+}
+
+fn line(claim: &str, holds: bool, evidence: String) -> Line {
+    Line { claim: claim.to_owned(), evidence, holds }
+}
+
+fn events<'a>(state: &'a Json, kind: &str) -> Vec<&'a Json> {
+    let all = state["events"].as_array().into_iter().flatten();
+    all.filter(|event| event["kind"] == kind).collect()
+}
+
+fn first_version(state: &Json) -> Line {
+    let first = state["versions"].as_array().and_then(|versions| versions.first());
+    let first = first.unwrap_or(&Json::Null);
+    let gates = first["gates"].as_array().map_or(0, Vec::len);
+    let passed = first["gates"].as_array().into_iter().flatten();
+    let failed = passed.filter(|gate| gate["verdict"] == "failed").count();
+    line(
+        "a first model is trained on point-in-time features, passes its gates and serves",
+        gates > 0 && failed == 0 && events(state, "promoted").first().is_some(),
+        format!(
+            "AUC {:.3}, log loss {:.3} on its test rows; {gates} gates, {failed} failed",
+            first["metrics"]["auc"].as_f64().unwrap_or(f64::NAN),
+            first["metrics"]["log_loss"].as_f64().unwrap_or(f64::NAN),
+        ),
+    )
+}
+
+fn answered(asked: &Asked, predictions: &[Json]) -> Line {
+    let served = predictions.iter().filter(|row| row["served"] == true).count() as u64;
+    let told = match &asked.error {
+        Some(error) => format!("; {} without a score ({error})", count(asked.errors)),
+        None => String::new(),
+    };
+    line(
+        "predictions are durable events before they are answered",
+        asked.scored > 0 && served >= asked.scored,
+        format!(
+            "{} scored, {} in the log; a request of the till p50 {}, p99 {}{told}",
+            count(asked.scored),
+            count(served),
+            duration(asked.latency.value_at_quantile(0.5)),
+            duration(asked.latency.value_at_quantile(0.99)),
+        ),
+    )
+}
+
+fn judged(predictions: &[Json], outcomes: &[Json]) -> Line {
+    let ids: std::collections::BTreeSet<_> =
+        outcomes.iter().map(|row| row["prediction_id"].to_string()).collect();
+    line(
+        "labels that come days later find their predictions",
+        !outcomes.is_empty(),
+        format!(
+            "{} of {} predictions are judged",
+            count(ids.len() as u64),
+            count(predictions.iter().filter(|row| row["served"] == true).count() as u64)
+        ),
+    )
+}
+
+fn micros(value: &Json) -> i64 {
+    use arrow::compute::kernels::cast_utils::Parser;
+    use arrow::datatypes::TimestampMicrosecondType;
+    match value {
+        Json::Number(number) => number.as_i64().unwrap_or_default(),
+        Json::String(text) => TimestampMicrosecondType::parse(text).unwrap_or_default(),
+        _ => 0,
+    }
+}
+
+fn detected(simulation: &Simulation, drift: &[Json], predictions: &[Json]) -> Line {
+    let from = simulation.drift_us();
+    let alarms = drift.iter().filter(|row| row["alarm"] == true && row["kind"] == "drift");
+    let first = alarms.clone().map(|row| micros(&row["window_end"])).filter(|at| *at > from).min();
+    let early = alarms.filter(|row| micros(&row["window_end"]) <= from).count();
+    let Some(first) = first else {
+        return line("the drift that was injected is detected", false, "it was not".to_owned());
+    };
+    let between = predictions
+        .iter()
+        .filter(|row| row["served"] == true && (from..first).contains(&micros(&row["t"])))
+        .count();
+    line(
+        "the drift that was injected is detected",
+        true,
+        format!(
+            "injected at {}, first alarm at {} after {} predictions ({early} alarms before it)",
+            time(from),
+            time(first),
+            count(between as u64)
+        ),
+    )
+}
+
+fn retrained(simulation: &Simulation, state: &Json) -> Line {
+    let promoted = events(state, "promoted");
+    let after =
+        promoted.iter().filter(|event| micros(&event["at"]) > simulation.drift_us()).count();
+    let asked = events(state, "requested");
+    let by_rule = asked
+        .iter()
+        .find(|event| event["actor"].as_str().is_some_and(|actor| actor.starts_with("rule:")));
+    line(
+        "it is retrained, gated and promoted by rule",
+        after > 0 && by_rule.is_some(),
+        format!(
+            "{} runs asked for, {} promoted after the drift; {}",
+            asked.len(),
+            after,
+            by_rule.map_or("none by rule".to_owned(), |event| {
+                format!(
+                    "version {} by {} at {}",
+                    event["version"],
+                    event["actor"].as_str().unwrap_or_default(),
+                    time(micros(&event["at"]))
+                )
+            })
+        ),
+    )
+}
+
+/// Mean log loss of served predictions made in `[from, to)`.
+fn loss(outcomes: &[Json], from: i64, to: i64) -> (f64, usize) {
+    let of = outcomes
+        .iter()
+        .filter(|row| row["served"] == true && (from..to).contains(&micros(&row["predicted_at"])));
+    let losses: Vec<f64> = of.filter_map(|row| row["log_loss"].as_f64()).collect();
+    (losses.iter().sum::<f64>() / losses.len().max(1) as f64, losses.len())
+}
+
+fn recovered(simulation: &Simulation, state: &Json, outcomes: &[Json]) -> Line {
+    let drift = simulation.drift_us();
+    let promoted = events(state, "promoted");
+    let promotions = promoted.iter().map(|event| micros(&event["at"]));
+    let first = promotions.clone().filter(|at| *at > drift).min().unwrap_or(i64::MAX);
+    let last = promotions.max().unwrap_or(i64::MAX);
+    let (before, _) = loss(outcomes, 0, drift);
+    let (during, _) = loss(outcomes, drift, first);
+    let (after, rows) = loss(outcomes, last, i64::MAX);
+    line(
+        "and the model is better again",
+        rows > 0 && after < during,
+        format!(
+            "log loss {before:.3} before the drift, {during:.3} until the new version, {after:.3} with the \
+             newest ({} judged)",
+            count(rows as u64)
+        ),
+    )
+}
+
+async fn replayed(client: &Client, asked: &Asked) -> Result<Line> {
+    let claim = "a prediction is recomputed from raw events and its model's hash, bit for bit";
+    let Some(id) = asked.ids.get(asked.ids.len() / 2) else {
+        return Ok(line(claim, false, "there is no prediction".to_owned()));
+    };
+    let answer = replay(client, id).await?;
+    Ok(line(
+        claim,
+        answer["verdict"] == "EQUAL",
+        format!(
+            "{id}: {} from {} events, score {}",
+            answer["verdict"].as_str().unwrap_or_default(),
+            count(answer["events_replayed"].as_u64().unwrap_or_default()),
+            answer["score"]["recomputed"]
+        ),
+    ))
+}
