@@ -128,10 +128,7 @@ pub fn compute(
 /// # Errors
 /// As [`compute`], and where there are fewer rows than the pipeline's `min_rows`.
 #[allow(clippy::type_complexity)]
-pub fn rows(
-    core: &Core,
-    pipeline: &Pipeline,
-) -> Result<(Vec<RecordBatch>, Option<(u64, u64)>)> {
+pub fn rows(core: &Core, pipeline: &Pipeline) -> Result<(Vec<RecordBatch>, Option<(u64, u64)>)> {
     let known = core.catalog.pipeline(&pipeline.name);
     let request = SetRequest {
         pipeline: known.cloned().unwrap_or_else(|| Arc::new(pipeline.clone())),
@@ -147,10 +144,8 @@ pub fn rows(
         "{found} labels of `{}` are known and {needed} are needed: wait for more, or lower min_rows",
         pipeline.name
     );
-    let moments = set
-        .batch
-        .column_by_name(&pipeline.label.observed_at)
-        .context("the set has no moments")?;
+    let moments =
+        set.batch.column_by_name(&pipeline.label.observed_at).context("the set has no moments")?;
     let times = falaj_event::cells::Cells::new(moments.as_ref())?;
     let mut rows: Vec<u32> = (0..u32::try_from(found)?).collect();
     rows.sort_by_cached_key(|row| (times.value(*row as usize), *row));

@@ -238,13 +238,13 @@ impl<'a> Gathered<'a> {
         }
         let shares = self.shares(job.options.threads.max(1));
         if let [all] = shares.as_slice() {
-            return Ok(self.walk(job, all.clone())?);
+            return Ok(self.walk(job.at, all.clone())?);
         }
-        let view = &self;
+        let (view, at) = (&self, job.at);
         std::thread::scope(|scope| {
             let threads: Vec<_> = shares
                 .into_iter()
-                .map(|share| scope.spawn(move || view.walk(job, share)))
+                .map(|share| scope.spawn(move || view.walk(at, share)))
                 .collect();
             let mut answers = Vec::with_capacity(view.questions.len());
             for thread in threads {
@@ -275,7 +275,7 @@ impl<'a> Gathered<'a> {
 
     fn walk(
         &self,
-        job: &Job<'_>,
+        moments: &[EventTime],
         keys: Range<usize>,
     ) -> Result<Vec<(u32, Option<ViewRow>)>, EngineError> {
         let place = format!("view `{}`", self.plan.name);
@@ -285,7 +285,7 @@ impl<'a> Gathered<'a> {
         for key in &self.keys[keys] {
             let questions = &self.questions[key.questions.clone()];
             at.clear();
-            at.extend(questions.iter().map(|question| job.at[*question as usize]));
+            at.extend(questions.iter().map(|question| moments[*question as usize]));
             let events = self.entries[key.events.clone()].iter().map(|entry| {
                 let start = entry.at as usize;
                 (&entry.order, &self.cells[start..start + entry.length as usize])

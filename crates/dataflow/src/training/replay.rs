@@ -88,17 +88,16 @@ fn with_inputs(plan: &Arc<ViewPlan>, plans: &mut Vec<Arc<ViewPlan>>) {
 struct Watched<'a> {
     job: &'a Job<'a>,
     replayed: &'a [usize],
-    rows: HashMap<(ViewId, &'a [u8]), Option<ViewRow>>,
+    rows: BTreeMap<ViewId, HashMap<&'a [u8], Option<ViewRow>>>,
 }
 
 impl<'a> Watched<'a> {
     fn new(job: &'a Job<'a>, replayed: &'a [usize]) -> Self {
-        let mut rows = HashMap::new();
+        let mut rows: BTreeMap<ViewId, HashMap<&'a [u8], Option<ViewRow>>> = BTreeMap::new();
         for &index in replayed {
             let asked = &job.views[index];
-            for key in asked.keys.iter().flatten() {
-                rows.insert((asked.plan.id, key.as_slice()), None);
-            }
+            let own = rows.entry(asked.plan.id).or_default();
+            own.extend(asked.keys.iter().flatten().map(|key| (key.as_slice(), None)));
         }
         Self { job, replayed, rows }
     }
@@ -121,7 +120,7 @@ impl<'a> Watched<'a> {
             let view = &self.job.views[index];
             for &question in asked {
                 let key = view.keys[question as usize].as_deref();
-                let row = key.and_then(|key| self.rows.get(&(view.plan.id, key)));
+                let row = key.and_then(|key| self.rows.get(&view.plan.id)?.get(key));
                 answers[index][question as usize] = row.cloned().flatten();
             }
         }
@@ -132,7 +131,8 @@ impl<'a> Watched<'a> {
 
     fn apply(&mut self, changes: EpochChanges) {
         for change in changes.rows {
-            if let Some(row) = self.rows.get_mut(&(change.view, change.key.as_slice())) {
+            let own = self.rows.get_mut(&change.view);
+            if let Some(row) = own.and_then(|own| own.get_mut(change.key.as_slice())) {
                 *row = change.row;
             }
         }
