@@ -19,3 +19,5 @@ mod oracle;
 mod retention;
 /// The architecture, as assertions.
 mod tidy;
+/// Training sets.
+mod training;

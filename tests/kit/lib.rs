@@ -23,9 +23,12 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, PathBuf::from)
 }
 
-/// A data set that lies beside a working copy; `None`, with a line that says so, where it does not.
+/// A data set that lies beside a working copy, or in the directory that `FALAJ_SHARED` names; `None`,
+/// with a line that says so, where it does not.
 pub fn shared_data(name: &str) -> Option<PathBuf> {
-    let path = root().parent()?.join("shared/data").join(name);
+    let beside = root().parent()?.join("shared");
+    let named = std::env::var_os("FALAJ_SHARED").map(PathBuf::from);
+    let path = named.unwrap_or(beside).join("data").join(name);
     if path.exists() {
         return Some(path);
     }

@@ -18,6 +18,7 @@ mod plan;
 mod ring;
 mod rows;
 mod state;
+mod sweep;
 mod wheel;
 
 use falaj_event::{EventOrder, EventTime, LogTime, Value, key_hash};
@@ -30,6 +31,7 @@ use crate::group::wheel::Wheel;
 
 pub use crate::group::key::KeyBytes;
 pub use crate::group::plan::GroupPlan;
+pub(crate) use crate::group::sweep::{Sweep, SweepKey};
 
 /// What [`GroupCore`] cannot read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

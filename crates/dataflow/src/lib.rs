@@ -22,6 +22,7 @@ mod sketch;
 mod source;
 mod state;
 mod table;
+pub mod training;
 mod view;
 
 pub use engine::{Engine, Options, Resume};

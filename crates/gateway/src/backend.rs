@@ -79,6 +79,14 @@ pub trait Backend: Send + Sync + 'static {
     /// When the read cannot start; the stream's own errors end it.
     async fn read_topic(&self, request: ReadTopicRequest) -> Result<BatchStream, BackendError>;
 
+    /// The training set of a model pipeline: one row per label, in one order for one log.
+    ///
+    /// # Errors
+    /// When there is no such pipeline, or its set cannot be computed.
+    async fn training_set(&self, request: TrainingSetRequest) -> Result<TrainingSet, BackendError> {
+        Err(BackendError::unknown("model pipeline", &request.pipeline, []))
+    }
+
     /// The node's own actions, for [`Self::action`]: names with one line of description each.
     fn actions(&self) -> Vec<(&'static str, &'static str)> {
         Vec::new()
@@ -448,6 +456,35 @@ pub struct ReadTopicRequest {
     pub batch_rows: usize,
     /// Who asks.
     pub identity: Identity,
+}
+
+/// A training set.
+#[derive(Clone, Debug)]
+pub struct TrainingSetRequest {
+    /// The model pipeline.
+    pub pipeline: String,
+    /// `as_corrected`, `as_known` or `as_served`; `None`: the pipeline's own.
+    pub mode: Option<String>,
+    /// Only what was in the log at this `T`.
+    pub until: Option<LogTime>,
+    /// All labels rather than the pipeline's choice of them.
+    pub all: bool,
+    /// Whether the differences to the other modes are wanted.
+    pub compare: bool,
+    /// Greatest number of rows per batch.
+    pub batch_rows: usize,
+    /// Who asks.
+    pub identity: Identity,
+}
+
+/// A computed training set.
+pub struct TrainingSet {
+    /// The schema of every batch.
+    pub schema: SchemaRef,
+    /// What it is made of: pipeline, mode, hashes, rows, `t`, differences. A JSON object.
+    pub metadata: serde_json::Value,
+    /// The rows.
+    pub batches: BatchStream,
 }
 
 /// Time left until `deadline`, zero when it has passed; `None` without one.

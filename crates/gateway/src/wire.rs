@@ -304,6 +304,21 @@ pub struct ReadTicket {
     /// Topic: at most this many events.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    /// The training set of a model pipeline (or else `view` or `topic`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training_set: Option<String>,
+    /// Training set: `as_corrected`, `as_known` or `as_served`; the pipeline's own when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Training set: only what was in the log at this `T`, in microseconds, labels and events alike.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+    /// Training set: all labels, not only the pipeline's `history` and `max_rows`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+    /// Training set: how it differs from the other modes, in the metadata.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub compare: bool,
     /// Topic: go on as new epochs are committed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub follow: bool,
@@ -318,6 +333,11 @@ impl ReadTicket {
     /// All events of one topic.
     pub fn topic(name: impl Into<String>) -> Self {
         Self { topic: Some(name.into()), ..Self::default() }
+    }
+
+    /// The training set of a model pipeline, in its own mode.
+    pub fn training_set(pipeline: impl Into<String>) -> Self {
+        Self { training_set: Some(pipeline.into()), ..Self::default() }
     }
 
     /// Reads a ticket's bytes.
@@ -336,8 +356,9 @@ impl ReadTicket {
         serde_json::from_str(text).map_err(|error| {
             BackendError::invalid(format!(
                 "the ticket cannot be read ({error}); it is `view:NAME`, `topic:NAME` or JSON such \
-                 as {{\"view\": NAME, \"as_of\": T}} or {{\"topic\": NAME, \"from_t\": T, \
-                 \"follow\": true}}"
+                 as {{\"view\": NAME, \"as_of\": T}}, {{\"topic\": NAME, \"from_t\": T, \
+                 \"follow\": true}} or {{\"training_set\": PIPELINE, \"mode\": \
+                 \"as_corrected\"}}"
             ))
         })
     }

@@ -62,6 +62,8 @@ pub enum Verb {
     Compact(Compact),
     /// Write a topic or view to Parquet, or print a view's oracle SQL.
     Export(Export),
+    /// Write the training set of a model pipeline to Parquet.
+    TrainingSet(TrainingSet),
 }
 
 /// Where the node is.
@@ -432,6 +434,43 @@ pub struct Export {
     /// The node.
     #[command(flatten)]
     pub connection: Connection,
+}
+
+/// `falaj training-set`
+#[derive(Clone, Debug, Args)]
+pub struct TrainingSet {
+    /// The model pipeline.
+    pub pipeline: String,
+    /// What features show: everything known now that happened before the label's moment, what the
+    /// views said then, or what the prediction was made with. Default: the pipeline's own.
+    #[arg(long, value_enum)]
+    pub mode: Option<SetMode>,
+    /// Parquet file to write.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Only what was in the log at this T: microseconds since 1970 UTC, or RFC 3339.
+    #[arg(long, value_name = "T")]
+    pub until: Option<String>,
+    /// All labels rather than the pipeline's `history` and `max_rows`.
+    #[arg(long)]
+    pub all: bool,
+    /// Report per feature how the modes differ: the skew between training and serving.
+    #[arg(long)]
+    pub compare_modes: bool,
+    /// The node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// Which view of the past a training set shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SetMode {
+    /// Events known now that happened before the label's moment.
+    AsCorrected,
+    /// The views at the last epoch before it.
+    AsKnown,
+    /// The logged prediction.
+    AsServed,
 }
 
 #[cfg(test)]

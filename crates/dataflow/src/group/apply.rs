@@ -12,7 +12,7 @@ use crate::group::{GroupCore, Pending, Scratch};
 impl KeyState {
     /// Adds an event to the tiles and totals of every frame that it is not too late for. Returns
     /// whether it was too late for some.
-    fn add(&mut self, plan: &Compiled, event: &Event<'_>) -> bool {
+    pub(super) fn add(&mut self, plan: &Compiled, event: &Event<'_>) -> bool {
         let event_time = event.order.event_time;
         let mut late = false;
         for (index, grid) in plan.grids.iter().enumerate() {

@@ -19,7 +19,7 @@ struct Filled {
 
 impl KeyState {
     /// Appends the values of the key's row and returns its latest event time, if it has events.
-    fn row(&self, plan: &Compiled, values: &mut Vec<Value>) -> Option<EventTime> {
+    pub(super) fn row(&self, plan: &Compiled, values: &mut Vec<Value>) -> Option<EventTime> {
         let latest_event_time = match self.latest {
             Some(latest) => latest,
             None => self.permanent.max(self.events.last_time())?,

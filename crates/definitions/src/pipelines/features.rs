@@ -2,7 +2,7 @@
 //!
 //! Does not know what models do with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use falaj_event::ColumnType;
@@ -41,6 +41,8 @@ struct Reader<'a> {
     inputs: Inputs,
     /// Where each name was taken, and from what.
     seen: BTreeMap<String, String>,
+    /// Training rows have these columns too.
+    label_columns: BTreeSet<String>,
 }
 
 /// Reads both sections.
@@ -54,11 +56,12 @@ pub(super) fn read(
 ) -> Inputs {
     let get =
         |name: &str| document.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value);
-    let mut reader =
-        Reader { source, world, keys, inputs: Inputs::default(), seen: BTreeMap::new() };
+    let (inputs, seen) = (Inputs::default(), BTreeMap::new());
+    let mut reader = Reader { source, world, keys, inputs, seen, label_columns: BTreeSet::new() };
     for (name, _) in keys {
         reader.seen.insert(name.clone(), "the entity".to_owned());
     }
+    reader.label_columns = topic.schema.columns.iter().map(|column| column.name.clone()).collect();
     let features = sections(source, get("features"), "features", &FEATURE_FIELDS, out);
     let request = sections(source, get("request"), "request", &REQUEST_FIELDS, out);
     if features.is_empty() && request.is_empty() && get("features").is_none() {
@@ -103,6 +106,9 @@ impl Reader<'_> {
             let full = format!("{prefix}{}", column.name);
             let taken_from = format!("view `{}`", plan.name);
             let named = Located { value: full.clone(), span };
+            if self.label_columns.contains(&full) && !self.seen.contains_key(&full) {
+                self.seen.insert(full.clone(), "the label's topic".to_owned());
+            }
             if !self.take(&named, taken_from, out) {
                 continue;
             }

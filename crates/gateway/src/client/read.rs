@@ -42,6 +42,11 @@ impl Reading {
         &self.schema
     }
 
+    /// What the node says of the rows: a JSON object.
+    pub fn metadata(&self) -> &Json {
+        &self.metadata
+    }
+
     /// The `T_r` of a view's rows, in microseconds.
     pub fn t(&self) -> Option<u64> {
         self.metadata["t"].as_u64()

@@ -1,4 +1,4 @@
-//! `DoGet`: whole views and ranges of topics, streamed at the reader's pace.
+//! `DoGet`: whole views, ranges of topics and training sets, streamed at the reader's pace.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,7 +15,9 @@ use serde_json::json;
 use tonic::Status;
 
 use super::{Gateway, stopping_status};
-use crate::backend::{BackendError, BatchStream, Identity, ReadTopicRequest, ScanRequest};
+use crate::backend::{
+    BackendError, BatchStream, Identity, ReadTopicRequest, ScanRequest, TrainingSetRequest,
+};
 use crate::encode::{IpcEncoder, split};
 use crate::lookup::{column_of, deadline, unknown_view};
 use crate::metrics::{DoorMetrics, Metrics, OpenStream};
@@ -46,15 +48,22 @@ pub(super) async fn open(
 ) -> Result<BoxStream<'static, Result<FlightData, Status>>, Status> {
     let started = Instant::now();
     let ticket = ReadTicket::parse(ticket)?;
-    let (door, opened): (fn(&Metrics) -> &DoorMetrics, _) = match (&ticket.view, &ticket.topic) {
-        (Some(_), None) => (|metrics| &metrics.scans, scan(&gateway, identity, &ticket).await),
-        (None, Some(_)) => {
-            (|metrics| &metrics.topic_reads, topic(&gateway, identity, &ticket).await)
-        }
-        _ => {
-            return Err(BackendError::invalid("a ticket names either a `view` or a `topic`").into());
-        }
-    };
+    let (door, opened): (fn(&Metrics) -> &DoorMetrics, _) =
+        match (&ticket.view, &ticket.topic, &ticket.training_set) {
+            (Some(_), None, None) => {
+                (|metrics| &metrics.scans, scan(&gateway, identity, &ticket).await)
+            }
+            (None, Some(_), None) => {
+                (|metrics| &metrics.topic_reads, topic(&gateway, identity, &ticket).await)
+            }
+            (None, None, Some(_)) => {
+                (|metrics| &metrics.scans, training_set(&gateway, identity, &ticket).await)
+            }
+            _ => {
+                let why = "a ticket names either a `view`, a `topic` or a `training_set`";
+                return Err(BackendError::invalid(why).into());
+            }
+        };
     door(&gateway.metrics).finish(started, 0, opened.is_ok());
     let opened = opened?;
     let encoder = IpcEncoder::new()?;
@@ -179,6 +188,38 @@ async fn topic(
     let metadata = json!({ "topic": name });
     let schema = described(&topic.read_schema(), &metadata);
     Ok(Opened { schema, batches: gateway.backend.read_topic(request).await?, metadata })
+}
+
+async fn training_set(
+    gateway: &Gateway,
+    identity: Identity,
+    ticket: &ReadTicket,
+) -> Result<Opened, BackendError> {
+    let offsets = ticket.from_offset.is_some() || ticket.to_offset.is_some();
+    refuse(ticket.partition.is_some() || offsets, "partitions and offsets", "a training set")?;
+    refuse(ticket.columns.is_some(), "columns", "a training set")?;
+    refuse(
+        ticket.as_of.is_some() || ticket.min_t.is_some(),
+        "as_of",
+        "a training set (use until)",
+    )?;
+    refuse(ticket.from_t.is_some() || ticket.to_t.is_some(), "from_t and to_t", "a training set")?;
+    refuse(ticket.follow || ticket.limit.is_some(), "follow and limit", "a training set")?;
+    let request = TrainingSetRequest {
+        pipeline: ticket.training_set.clone().unwrap_or_default(),
+        mode: ticket.mode.clone(),
+        until: ticket.until.map(LogTime),
+        all: ticket.all,
+        compare: ticket.compare,
+        batch_rows: gateway.limits.read_batch_rows,
+        identity,
+    };
+    let set = gateway.backend.training_set(request).await?;
+    Ok(Opened {
+        schema: described(&set.schema, &set.metadata),
+        batches: set.batches,
+        metadata: set.metadata,
+    })
 }
 
 fn refuse(given: bool, what: &str, of: &str) -> Result<(), BackendError> {

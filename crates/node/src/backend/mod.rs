@@ -9,6 +9,7 @@ mod models;
 mod produce;
 pub mod rows;
 pub mod topic;
+mod training;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use falaj_event::{LogTime, TopicSchema};
 use falaj_gateway::backend::{
     AckFuture, Backend, BackendError, BatchStream, Catalog, Identity, LookupRequest,
     LookupResponse, PredictRequest, PredictResponse, ProduceRequest, ReadTopicRequest, Scan,
-    ScanRequest, Statistics, TopicInfo, ViewInfo,
+    ScanRequest, Statistics, TopicInfo, TrainingSet, TrainingSetRequest, ViewInfo,
 };
 use serde_json::{Value as Json, json};
 
@@ -206,6 +207,10 @@ impl Backend for NodeBackend {
 
     async fn read_topic(&self, request: ReadTopicRequest) -> Result<BatchStream, BackendError> {
         Ok(topic::read_topic(&self.core.reader, request))
+    }
+
+    async fn training_set(&self, request: TrainingSetRequest) -> Result<TrainingSet, BackendError> {
+        training::training_set(&self.core, request).await
     }
 
     fn actions(&self) -> Vec<(&'static str, &'static str)> {

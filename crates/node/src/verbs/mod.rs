@@ -18,6 +18,7 @@ pub mod text;
 mod topics;
 mod train;
 mod trainer;
+mod training_set;
 mod up;
 
 use std::sync::Arc;
@@ -55,6 +56,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Verb::Audit(options) => audit::run(options, json).await,
         Verb::Compact(options) => compact::run(options, json).await,
         Verb::Export(options) => export::run(options, json).await,
+        Verb::TrainingSet(options) => training_set::run(options, json).await,
     }
 }
 
