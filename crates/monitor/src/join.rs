@@ -58,6 +58,8 @@ pub struct Joined {
     pub prediction: Arc<Prediction>,
     /// The label.
     pub label: Arc<Label>,
+    /// Whether the prediction had no judgement before.
+    pub first: bool,
 }
 
 /// A prediction's place in time: `T_r`, and its number in log order.
@@ -69,6 +71,9 @@ struct Waiting {
     number: u64,
     label: Arc<Label>,
 }
+
+/// A label and the numbers of the predictions that it judges.
+type Judging = (Arc<Label>, BTreeSet<u64>);
 
 /// The fold. See the module's documentation.
 #[derive(Clone, Debug)]
@@ -84,7 +89,7 @@ pub struct Joiner {
     due: BTreeSet<(LogTime, u64, Arc<[u8]>)>,
     waiting_by_id: BTreeMap<Arc<str>, BTreeMap<u64, Arc<[u8]>>>,
     /// What each label judges.
-    judged: BTreeMap<Arc<[u8]>, (Arc<Label>, BTreeSet<u64>)>,
+    judged: BTreeMap<Arc<[u8]>, Judging>,
     /// The label that holds for each judged prediction.
     holder: BTreeMap<u64, Arc<[u8]>>,
     expiry: BTreeSet<(LogTime, u64)>,
@@ -229,7 +234,9 @@ impl Joiner {
     ) {
         for number in numbers {
             let Some(prediction) = self.predictions.get(&number) else { continue };
-            if let Some(before) = self.holder.insert(number, Arc::clone(&label.name))
+            let before = self.holder.insert(number, Arc::clone(&label.name));
+            let first = before.is_none();
+            if let Some(before) = before
                 && before != label.name
                 && let Some((_, numbers)) = self.judged.get_mut(&before)
             {
@@ -244,12 +251,13 @@ impl Joiner {
                 op: Op::Upsert,
                 prediction: Arc::clone(prediction),
                 label: Arc::clone(label),
+                first,
             });
         }
     }
 
     /// Forgets a label, and gives what it judged.
-    fn withdraw(&mut self, name: &Arc<[u8]>) -> Option<(Arc<Label>, BTreeSet<u64>)> {
+    fn withdraw(&mut self, name: &Arc<[u8]>) -> Option<Judging> {
         if let Some(Waiting { number, label }) = self.waiting.remove(name) {
             self.label_expiry.remove(&(self.expires(label.observed_at), Arc::clone(name)));
             let due = LogTime(label.observed_at.0.saturating_add(self.rule.within_us));
@@ -284,6 +292,7 @@ impl Joiner {
             op: Op::Delete,
             prediction: Arc::clone(prediction),
             label: Arc::new(label),
+            first: false,
         });
     }
 

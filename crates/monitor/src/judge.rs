@@ -23,7 +23,8 @@ pub enum Task {
 }
 
 /// The truth about one prediction.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Actual {
     /// A class as text.
     Class(String),
@@ -66,7 +67,8 @@ pub fn judge(
             let target = if is_positive { 1.0 } else { 0.0 };
             let probability = if is_positive { score } else { 1.0 - score };
             Some(Judgement {
-                correct: Some(predicted == class),
+                // A label topic may know more classes than two: what counts is the side.
+                correct: Some((predicted == positive) == is_positive),
                 log_loss: Some(log_loss(probability)),
                 brier: Some((score - target) * (score - target)),
                 error: None,

@@ -6,11 +6,29 @@
 //! were committed and gives what follows from them at each `T`. It does no I/O, knows no clock, no
 //! topic and no model.
 
+pub mod errors;
+pub mod figures;
+pub mod fold;
 pub mod join;
 pub mod judge;
+pub mod metrics;
+pub mod outcome;
+pub mod reference;
+pub mod row;
+pub mod settings;
+#[cfg(test)]
+mod testing;
+pub mod values;
+pub mod windows;
 
+pub use fold::Monitor;
 pub use join::{JoinRule, Joined, Joiner, Label};
-pub use judge::{Judgement, Task, judge};
+pub use judge::{Actual, Judgement, Task, judge};
+pub use outcome::Outcome;
+pub use reference::{HeldOut, ReferenceError, ReferenceRows, ReferenceSet};
+pub use row::{DriftRow, Finding, RowKind, Window};
+pub use settings::MonitorSettings;
+pub use windows::Closed;
 
 use std::sync::Arc;
 
