@@ -107,6 +107,8 @@ pub fn compute(
         "rows": labels.len(),
         "t": t,
         "epoch": epoch,
+        // Events of its views below this epoch are gone by retention; 0: none are.
+        "whole_from_epoch": whole_from(core, pipeline),
         "pipeline_hash": pipeline.hash,
         "inputs_hash": pipeline.inputs_hash(),
         "views": pipeline.features.iter()
@@ -120,6 +122,13 @@ pub fn compute(
         metadata["differences"] = Json::Array(differences);
     }
     Ok(TrainingSet { batch, metadata })
+}
+
+/// The first epoch from which on the log holds all events that a pipeline's views read.
+fn whole_from(core: &Core, pipeline: &Pipeline) -> u64 {
+    let plans: Vec<_> =
+        pipeline.features.iter().filter_map(|set| core.catalog.view(&set.view).cloned()).collect();
+    crate::baseline::whole_from(core.log.as_ref(), &plans)
 }
 
 /// The rows that a pipeline is trained on, in order of their moments (in log order where those are
@@ -149,7 +158,7 @@ pub fn rows(core: &Core, pipeline: &Pipeline) -> Result<(Vec<RecordBatch>, Optio
     let times = falaj_event::cells::Cells::new(moments.as_ref())?;
     let mut rows: Vec<u32> = (0..u32::try_from(found)?).collect();
     rows.sort_by_cached_key(|row| (times.value(*row as usize), *row));
-    let sorted = arrow::compute::take_record_batch(&set.batch, &rows.into())?;
+    let sorted = arrow::compute::take_record_batch(&set.batch, &arrow::array::UInt32Array::from(rows))?;
     let epochs = set.metadata["epoch"].as_u64().map(|last| (0, last));
     Ok((vec![sorted], epochs))
 }

@@ -8,6 +8,7 @@
 use falaj_event::{EventOrder, EventTime, Value};
 
 use crate::aggregate::Event;
+use crate::error::EngineError;
 use crate::group::key::KeyState;
 use crate::group::plan::Compiled;
 use crate::group::{GroupError, GroupPlan, Scratch};
@@ -41,28 +42,28 @@ impl Sweep {
     /// when there is no such event.
     ///
     /// # Errors
-    /// When cells are not what the plan describes.
+    /// When cells are not what the plan describes, or of `each`.
     pub(crate) fn key<'a>(
         &mut self,
         asked: &SweepKey<'_>,
         events: impl Iterator<Item = (&'a EventOrder, &'a [u8])>,
-        mut each: impl FnMut(usize, Option<(EventTime, Vec<Value>)>),
-    ) -> Result<(), GroupError> {
+        mut each: impl FnMut(usize, Option<(EventTime, &[Value])>) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
         for window in self.plan.grids.iter_mut().flat_map(|grid| &mut grid.windows) {
             window.limit = i64::MIN;
-            window.previous = i64::MIN;
         }
         let mut state = KeyState::new(asked.key, &self.plan);
         state.latest = asked.before;
         let mut events = events.peekable();
+        let mut values = Vec::with_capacity(self.plan.bare.len() + self.plan.calls.len());
         for (index, at) in asked.at.iter().enumerate() {
             self.step(&mut state, *at);
             while let Some((order, cells)) = events.next_if(|(order, _)| order.event_time < *at) {
                 self.enter(&mut state, order, cells, *at)?;
             }
-            let mut values = Vec::with_capacity(self.plan.bare.len() + self.plan.calls.len());
+            values.clear();
             let latest = state.row(&self.plan, &mut values);
-            each(index, latest.map(|latest| (latest, values)));
+            each(index, latest.map(|latest| (latest, values.as_slice())))?;
         }
         Ok(())
     }
@@ -70,9 +71,7 @@ impl Sweep {
     /// Takes out what has left by `now`.
     fn step(&mut self, state: &mut KeyState, now: EventTime) {
         self.plan.grids.iter_mut().for_each(|grid| grid.step(now));
-        if state.next_leave <= now {
-            state.expire(&self.plan, now, &mut self.scratch.stale, |_, _| {});
-        }
+        state.settle(&self.plan, now, &mut self.scratch.stale, |_, _, _| {});
     }
 
     fn enter(
@@ -81,7 +80,7 @@ impl Sweep {
         order: &EventOrder,
         cells: &[u8],
         now: EventTime,
-    ) -> Result<(), GroupError> {
+    ) -> Result<(), EngineError> {
         state.latest = state.latest.max(Some(order.event_time));
         let leaves = self
             .horizon_us
@@ -90,8 +89,10 @@ impl Sweep {
             return Ok(());
         }
         let Scratch { ranges, parsed, .. } = &mut self.scratch;
-        let wrong = || GroupError::Cells { key: falaj_event::ids::hex(&state.key) };
-        self.plan.selector.ranges(cells, ranges).ok_or_else(wrong)?;
+        if self.plan.selector.ranges(cells, ranges).is_none() {
+            let key = falaj_event::ids::hex(&state.key);
+            return Err(EngineError::rows("a training set", GroupError::Cells { key }));
+        }
         parsed.clear();
         parsed.extend(self.plan.lanes.iter().map(|lane| lane.parse(cells, ranges)));
         state.add(&self.plan, &Event { parsed, cells, order });

@@ -14,8 +14,8 @@ use hashbrown::HashMap;
 use super::versions::{Joiner, Tables, event_times, order_of};
 use super::{Job, MOST_SLICES, Meter, TrainingError};
 use crate::error::EngineError;
-use crate::finish::{Finisher, Keyed};
-use crate::group::{GroupPlan, Sweep, SweepKey};
+use crate::finish::Finisher;
+use crate::group::{Given, GroupPlan, Sweep, SweepKey};
 use crate::metrics::Metrics;
 use crate::row::Bytes;
 use crate::source::{EpochInput, TopicInput};
@@ -242,10 +242,8 @@ impl<'a> Gathered<'a> {
         }
         let (view, at) = (&self, job.at);
         std::thread::scope(|scope| {
-            let threads: Vec<_> = shares
-                .into_iter()
-                .map(|share| scope.spawn(move || view.walk(at, share)))
-                .collect();
+            let threads: Vec<_> =
+                shares.into_iter().map(|share| scope.spawn(move || view.walk(at, share))).collect();
             let mut answers = Vec::with_capacity(view.questions.len());
             for thread in threads {
                 answers.extend(thread.join().map_err(|_| TrainingError::Panicked)??);
@@ -278,7 +276,6 @@ impl<'a> Gathered<'a> {
         moments: &[EventTime],
         keys: Range<usize>,
     ) -> Result<Vec<(u32, Option<ViewRow>)>, EngineError> {
-        let place = format!("view `{}`", self.plan.name);
         let mut sweep = Sweep::new(&GroupPlan::of(self.plan));
         let mut out = Answers::new(self.plan)?;
         let mut at = Vec::new();
@@ -291,9 +288,7 @@ impl<'a> Gathered<'a> {
                 (&entry.order, &self.cells[start..start + entry.length as usize])
             });
             let asked = SweepKey { key: &key.bytes, before: key.before, at: &at };
-            sweep
-                .key(&asked, events, |index, row| out.push(questions[index], &key.bytes, row))
-                .map_err(|error| EngineError::rows(&place, error))?;
+            sweep.key(&asked, events, |index, row| out.push(questions[index], &key.bytes, row))?;
             out.finish_if_many()?;
         }
         out.finish()
@@ -304,7 +299,7 @@ impl<'a> Gathered<'a> {
 struct Answers {
     finisher: Finisher,
     metrics: Metrics,
-    waiting: Vec<Keyed>,
+    /// The questions of the results given to it, in order.
     questions: Vec<u32>,
     done: Vec<(u32, Option<ViewRow>)>,
 }
@@ -317,28 +312,35 @@ impl Answers {
         Ok(Self {
             finisher: Finisher::new(plan)?,
             metrics: Metrics::new([]),
-            waiting: Vec::new(),
             questions: Vec::new(),
             done: Vec::new(),
         })
     }
 
-    fn push(&mut self, question: u32, key: &Bytes, row: Option<(EventTime, Vec<Value>)>) {
+    fn push(
+        &mut self,
+        question: u32,
+        key: &[u8],
+        row: Option<(EventTime, &[Value])>,
+    ) -> Result<(), EngineError> {
         match row {
-            Some(row) => {
-                self.waiting.push(Keyed { key: key.clone(), row: Some(row) });
+            Some((latest, values)) => {
                 self.questions.push(question);
+                self.finisher.give(key, &Given::Row(latest, values))
             }
-            None => self.done.push((question, None)),
+            None => {
+                self.done.push((question, None));
+                Ok(())
+            }
         }
     }
 
     fn finish_if_many(&mut self) -> Result<(), EngineError> {
-        if self.waiting.len() >= BATCH { self.run() } else { Ok(()) }
+        if self.questions.len() >= BATCH { self.run() } else { Ok(()) }
     }
 
     fn run(&mut self) -> Result<(), EngineError> {
-        let rows = self.finisher.finish(std::mem::take(&mut self.waiting), &self.metrics)?;
+        let rows = self.finisher.finish(&self.metrics)?;
         let questions = self.questions.drain(..);
         self.done.extend(questions.zip(rows).map(|(question, change)| (question, change.row)));
         Ok(())

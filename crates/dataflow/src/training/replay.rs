@@ -121,7 +121,11 @@ impl<'a> Watched<'a> {
             for &question in asked {
                 let key = view.keys[question as usize].as_deref();
                 let row = key.and_then(|key| self.rows.get(&view.plan.id)?.get(key));
-                answers[index][question as usize] = row.cloned().flatten();
+                let at = LogTime(self.job.at[question as usize].unsigned_abs());
+                answers[index][question as usize] = match row {
+                    Some(Some(row)) => Some(as_of(row, at, &view.plan.name)?),
+                    _ => None,
+                };
             }
         }
         meter.now.done += asked.len() * self.replayed.len();
@@ -129,6 +133,7 @@ impl<'a> Watched<'a> {
         Ok(())
     }
 
+    /// Keeps the rows that are asked for, and what is foretold of them.
     fn apply(&mut self, changes: EpochChanges) {
         for change in changes.rows {
             let own = self.rows.get_mut(&change.view);
@@ -137,6 +142,13 @@ impl<'a> Watched<'a> {
             }
         }
     }
+}
+
+/// The row as the passing of time has made it.
+fn as_of(row: &ViewRow, at: LogTime, view: &str) -> Result<ViewRow, EngineError> {
+    let damaged = || EngineError::rows(&format!("view `{view}`"), "a row foretells nonsense");
+    let columns = row.columns_at(at).ok_or_else(damaged)?;
+    Ok(ViewRow { latest_event_time: row.latest_event_time, columns, foretold: Vec::new() })
 }
 
 /// The events of one topic.

@@ -12,7 +12,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use falaj_definitions::pipelines::Pipeline;
+use arrow::array::{Array, ArrayRef, BooleanArray, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::record_batch::RecordBatch;
+use falaj_definitions::pipelines::{Pipeline, Task};
+use falaj_event::cells::Cells;
 use falaj_event::{Hash256, LogTime, Value};
 use falaj_lifecycle::queue::{QueuedRun, RunNeeds, RunningRun, Slots, next_runs};
 use falaj_lifecycle::registry::{RequestCause, TrainedModel};
@@ -23,6 +28,7 @@ use serde_json::Value as Json;
 
 use super::evaluate::{TestRows, evidence};
 use super::job::{Folder, Job};
+use super::outcomes::{class_text, is_positive};
 use super::registry::CommandError;
 use super::rows::{derived, moment, text};
 use super::{ModelLoop, loaded, rules};
@@ -262,7 +268,36 @@ fn prepare(
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
         },
     };
-    folder.write(&job, &rows)
+    folder.write(&job, &labelled(pipeline, rows)?)
+}
+
+/// The rows with the truth as trainers take it, in the column [`rules::LABEL`].
+fn labelled(pipeline: &Pipeline, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    rows.into_iter()
+        .map(|batch| {
+            let column = batch
+                .column_by_name(&pipeline.label.column)
+                .with_context(|| format!("the rows have no `{}`", pipeline.label.column))?;
+            let cells = Cells::new(column.as_ref())?;
+            let values = (0..batch.num_rows()).map(|row| cells.value(row));
+            let labels: ArrayRef = match pipeline.task {
+                Task::Binary => Arc::new(
+                    values
+                        .map(|value| (!value.is_null()).then(|| is_positive(pipeline, &value)))
+                        .collect::<BooleanArray>(),
+                ),
+                Task::Multiclass => Arc::new(
+                    values.map(|value| class_text(pipeline, &value)).collect::<StringArray>(),
+                ),
+                Task::Regression => cast(column, &DataType::Float64)?,
+            };
+            let mut fields = batch.schema().fields().to_vec();
+            fields.push(Arc::new(Field::new(rules::LABEL, labels.data_type().clone(), true)));
+            let mut columns = batch.columns().to_vec();
+            columns.push(labels);
+            Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+        })
+        .collect()
 }
 
 /// Runs the process and records what it says.

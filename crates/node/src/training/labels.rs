@@ -96,8 +96,11 @@ pub fn read(
     observed_at: &str,
     until: u64,
 ) -> Result<Labels> {
-    let reader = reader
-        .with_options(ReadOptions { topics: Some([topic.id()].into()), ..ReadOptions::default() });
+    let reader = reader.with_options(ReadOptions {
+        topics: Some([topic.id()].into()),
+        skip_cut: true,
+        ..ReadOptions::default()
+    });
     let mut batches = Vec::new();
     let mut ops = Vec::new();
     for epoch in 0..=until {

@@ -137,7 +137,11 @@ fn known(
     let (Some(key), Some(t)) = (key, t) else { return Ok(Answer::Absent) };
     match snapshot.get_as_of(plan.id, key, t) {
         Ok(Some(row)) => Ok(Answer::Row {
-            row: ViewRow { latest_event_time: row.latest_event_time, columns: row.columns },
+            row: ViewRow {
+                latest_event_time: row.latest_event_time,
+                columns: row.columns,
+                foretold: Vec::new(),
+            },
             t: t.as_event_time(),
         }),
         Ok(None) => Ok(Answer::Absent),
@@ -146,7 +150,7 @@ fn known(
     }
 }
 
-/// The log up to an epoch.
+/// The log up to an epoch, without what retention has cut from it.
 pub struct LogEvents<'a> {
     /// Reads it.
     pub reader: &'a Reader,
@@ -162,6 +166,7 @@ impl Events for LogEvents<'_> {
     ) -> Result<(), TrainingError> {
         let reader = self.reader.with_options(ReadOptions {
             topics: Some(topics.iter().copied().collect()),
+            skip_cut: true,
             ..ReadOptions::default()
         });
         for epoch in 0..=self.until {
