@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn it_is_seldom_wrong_over_all_looks_and_soon_right() {
         let runs = |rate: f64, looks: u64| {
-            (0..200).filter(|run| {
+            (0..200).filter(move |run| {
                 let mut random = CounterRandom::new(*run, 8);
                 let mut watch = RateWatch::default();
                 (0..looks).any(|_| {
