@@ -4,7 +4,8 @@
 //! A fixed PSI threshold on seasonal data alarms for ever, and one for narrow windows alarms by
 //! chance; what the reference does to itself tells both. The rule is NannyML's (mean + 3 standard
 //! deviations over reference chunks), with each chunk scored against the others, so that no chunk
-//! is part of its own reference. Pure, with hysteresis. Does not know what follows from an alarm.
+//! is part of its own reference, and wider limits for windows smaller than the chunks. Pure, with
+//! hysteresis. Does not know what follows from an alarm.
 
 #[cfg(test)]
 mod tests;
@@ -49,7 +50,8 @@ impl Spread {
     }
 
     /// The spread of a metric over the chunks of a reference, each scored against all the others
-    /// together. Chunks should be windows like those to be judged. O(chunks) scores.
+    /// together; chunks that hold nothing to score are passed over. Chunks should be windows like
+    /// those to be judged. O(chunks) scores.
     ///
     /// # Errors
     /// [`DriftError`] for fewer than two chunks, or where they cannot be scored.
@@ -65,7 +67,12 @@ impl Spread {
         for chunk in chunks {
             let mut others = whole.clone();
             others.subtract(chunk)?;
-            values.push(score(&others, chunk, metric)?.value);
+            match chunk_score(&others, chunk, metric) {
+                Ok(value) => values.push(value),
+                // A chunk without any value says nothing about the others' values.
+                Err(DriftError::Empty(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         let rows = chunks.iter().map(ColumnSummary::rows).min().unwrap_or(0);
         Self::of(&values, rows)
@@ -75,6 +82,56 @@ impl Spread {
     pub fn limit(&self, metric: Metric, deviations: f64, floor: f64) -> f64 {
         let limit = (self.mean + deviations * self.deviation).max(floor);
         metric.upper_limit().map_or(limit, |upper| limit.min(upper))
+    }
+
+    /// The limit for one score: [`Spread::limit`], made up for what chance alone does where the
+    /// window has fewer rows than the chunks had, and where the reference never saw an event that
+    /// is merely rare.
+    ///
+    /// Without drift, PSI is of the order of `1/n + 1/m` and the distances and rates of its square
+    /// root, so the limit grows by that factor. A rate that was 0 in `n` rows may still be `3/n`
+    /// (the rule of three; Hanley and Lippman-Hand, JAMA 249, 1983): a rate's limit is at least
+    /// what that gives, plus `deviations` standard deviations in `m` rows.
+    pub fn limit_for(&self, score: &Score, deviations: f64, floor: f64) -> f64 {
+        let inverse = |rows: u64| 1.0 / rows.max(1) as f64;
+        let reference = inverse(score.reference_rows);
+        let chance = reference + inverse(score.current_rows);
+        let factor = (chance / (reference + inverse(self.chunk_rows))).max(1.0);
+        let factor = match score.metric {
+            Metric::Psi => factor,
+            Metric::ChiSquare => 1.0,
+            _ => factor.sqrt(),
+        };
+        let rare = match score.metric {
+            Metric::MissingRate | Metric::OutOfRange => {
+                let rate = 3.0 * reference;
+                rate + deviations * (rate * inverse(score.current_rows)).sqrt()
+            }
+            _ => 0.0,
+        };
+        let limit = (self.mean + deviations * self.deviation) * factor;
+        let limit = limit.max(rare).max(floor);
+        score.metric.upper_limit().map_or(limit, |upper| limit.min(upper))
+    }
+}
+
+/// A chunk's score against the others. Values outside the range are those outside the others'
+/// range, up to the sketch's relative error: the whole reference's range holds every chunk.
+fn chunk_score(
+    others: &ColumnSummary,
+    chunk: &ColumnSummary,
+    metric: Metric,
+) -> Result<f64, DriftError> {
+    let numeric = match (others, chunk) {
+        (ColumnSummary::Numeric(others), ColumnSummary::Numeric(chunk)) => Some((others, chunk)),
+        _ => None,
+    };
+    match numeric.filter(|_| metric == Metric::OutOfRange) {
+        Some((_, chunk)) if chunk.present() == 0 => Err(DriftError::Empty("the window")),
+        Some((others, chunk)) => {
+            Ok(chunk.sketch.beyond(&others.sketch) as f64 / chunk.present() as f64)
+        }
+        None => Ok(score(others, chunk, metric)?.value),
     }
 }
 
@@ -186,7 +243,7 @@ impl AlarmPolicy {
             Threshold::Fixed { limit } => limit,
             Threshold::Relative { deviations, floor } => spread
                 .ok_or(DriftError::Empty("the reference's spread"))?
-                .limit(score.metric, deviations, floor),
+                .limit_for(score, deviations, floor),
         };
         let over = score.value.is_nan() || score.value > limit;
         let under = !over && score.value <= limit * self.lower_ratio;

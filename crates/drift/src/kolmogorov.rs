@@ -144,14 +144,14 @@ fn multiply(left: &[f64], right: &[f64], order: usize) -> Vec<f64> {
     product
 }
 
-/// Divides by [`SCALE`] where entries grow large; how often.
+/// Divides by [`SCALE`] until no entry is large, so that the next product stays in range; how often.
 fn rescale(matrix: &mut [f64]) -> i64 {
-    let greatest = matrix.iter().copied().fold(0.0, f64::max);
-    if greatest < 1e140 {
-        return 0;
+    let mut times = 0;
+    while matrix.iter().copied().fold(0.0, f64::max) > 1e140 {
+        matrix.iter_mut().for_each(|entry| *entry /= SCALE);
+        times += 1;
     }
-    matrix.iter_mut().for_each(|entry| *entry /= SCALE);
-    1
+    times
 }
 
 /// Exact two-sided tail for two samples of `n` and `m` values without ties: the probability that

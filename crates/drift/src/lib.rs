@@ -28,6 +28,7 @@ pub mod reference;
 pub mod sample;
 pub mod samples;
 pub mod score;
+pub mod sequential;
 pub mod sketch;
 pub mod special;
 pub mod summary;

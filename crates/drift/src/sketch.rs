@@ -100,6 +100,15 @@ impl QuantileSketch {
         })
     }
 
+    /// How many values lie in buckets below the lowest or above the highest of `other`; all of them
+    /// where `other` is empty.
+    pub fn beyond(&self, other: &Self) -> u64 {
+        let (low, high) = (other.buckets.first_key_value(), other.buckets.last_key_value());
+        let (Some((low, _)), Some((high, _))) = (low, high) else { return self.count };
+        let outside = self.buckets.iter().filter(|(bucket, _)| *bucket < low || *bucket > high);
+        outside.map(|(_, count)| count).sum()
+    }
+
     /// Bounds that every counted value lies within: the outer ends of the outermost buckets.
     pub fn bounds(&self) -> Option<(f64, f64)> {
         let (low, _) = self.buckets.first_key_value()?;

@@ -108,8 +108,8 @@ impl NumericSummary {
             self.missing += 1;
             return;
         };
-        match self.bins.of_number(value) {
-            Some(bin) => self.counts[bin] += 1,
+        match self.bins.of_number(value).and_then(|bin| self.counts.get_mut(bin)) {
+            Some(count) => *count += 1,
             None => self.outside += 1,
         }
         self.beyond += u64::from(self.is_beyond(value));
@@ -129,18 +129,14 @@ impl NumericSummary {
         };
         let beyond = self.beyond.checked_sub(u64::from(self.is_beyond(value)));
         let beyond = beyond.ok_or(underflow.clone())?;
-        let bin = self.bins.of_number(value);
-        let held = match bin {
-            Some(bin) => self.counts[bin],
-            None => self.outside,
+        let held = match self.bins.of_number(value).and_then(|bin| self.counts.get_mut(bin)) {
+            Some(count) => count,
+            None => &mut self.outside,
         };
         let rest = held.checked_sub(1).ok_or(underflow)?;
         self.sketch.remove(value)?;
+        *held = rest;
         self.beyond = beyond;
-        match bin {
-            Some(bin) => self.counts[bin] = rest,
-            None => self.outside = rest,
-        }
         self.sample.remove(hash);
         Ok(())
     }

@@ -11,6 +11,7 @@ mod refusal;
 mod state;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,7 +27,8 @@ use crate::triggers::WindowRef;
 pub use decide::{Action, Command};
 pub use history::{Approval, ServedSpan};
 pub use refusal::Refusal;
-pub use state::{PipelineState, RegistryState, StageChange, VersionState};
+pub use state::{PipelineState, RegistryState};
+pub use version::{StageChange, VersionState};
 
 /// The number of a model version within its pipeline: 1, 2, 3, … in the order of requests.
 pub type VersionNumber = u32;

@@ -24,8 +24,8 @@ fn scored(value: f64, p_value: Option<f64>) -> Score {
         p_value,
         method: String::new(),
         bins: None,
-        reference_rows: 1,
-        current_rows: 1,
+        reference_rows: 1_000,
+        current_rows: 9,
     }
 }
 
@@ -47,6 +47,31 @@ fn limits_follow_the_references_own_spread() {
     let wide = Spread { mean: 0.9, deviation: 0.9, greatest: 1.0, chunks: 9, chunk_rows: 9 };
     assert_eq!(wide.limit(Metric::Hellinger, 3.0, 0.0), 1.0);
     assert_eq!(wide.limit(Metric::Psi, 0.0, 2.0), 2.0);
+}
+
+/// Small windows and rare events get the room that chance needs, and no more.
+#[test]
+fn limits_allow_for_chance() {
+    let spread = Spread { mean: 0.1, deviation: 0.0, greatest: 0.1, chunks: 9, chunk_rows: 400 };
+    let of = |metric, current_rows| {
+        let score = Score { metric, current_rows, reference_rows: 4_000, ..scored(0.0, None) };
+        spread.limit_for(&score, 3.0, 0.0)
+    };
+    let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-12, "{found}");
+    close(of(Metric::Psi, 400), 0.1);
+    close(of(Metric::Psi, 4_000), 0.1);
+    let factor = (1.0 / 4_000.0 + 1.0 / 100.0) / (1.0 / 4_000.0 + 1.0 / 400.0);
+    close(of(Metric::Psi, 100), 0.1 * factor);
+    close(of(Metric::Wasserstein, 100), 0.1 * f64::sqrt(factor));
+    close(of(Metric::ChiSquare, 100), 0.1);
+    let never = Spread { mean: 0.0, deviation: 0.0, greatest: 0.0, chunks: 9, chunk_rows: 400 };
+    let score = Score {
+        metric: Metric::MissingRate,
+        current_rows: 400,
+        reference_rows: 4_000,
+        ..scored(0.0, None)
+    };
+    close(never.limit_for(&score, 3.0, 0.0), 0.000_75 + 3.0 * (0.000_75_f64 / 400.0).sqrt());
 }
 
 #[test]

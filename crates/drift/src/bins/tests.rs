@@ -75,7 +75,7 @@ fn doane_is_numpys() {
     };
     assert_eq!(edges.len(), 14);
     assert!((edges[0] + 2.916_998_344_473_541).abs() < 1e-12);
-    assert!((edges[1] + 2.429_582_782_591_198_1).abs() < 1e-12);
+    assert!((edges[1] + 2.429_582_782_591_198).abs() < 1e-12);
 }
 
 proptest! {

@@ -19,7 +19,7 @@ pub struct AdwinParameters {
     pub delta: f64,
     /// Values between two looks.
     pub clock: u64,
-    /// Buckets per row before two are merged.
+    /// Buckets per row before two are merged; at least 1.
     pub max_buckets: usize,
     /// The least number of values on either side of a cut.
     pub min_window_length: u64,
@@ -127,7 +127,8 @@ impl Adwin {
     /// Merges the two oldest buckets of every row that is over its bound into the next row.
     fn compress(&mut self) {
         let mut index = 0;
-        while self.rows.get(index).is_some_and(|row| row.len() > self.parameters.max_buckets) {
+        while self.rows.get(index).is_some_and(|row| row.len() > self.parameters.max_buckets.max(1))
+        {
             let size = bucket_size(index) as f64;
             let (first, second) = (self.rows[index][0], self.rows[index][1]);
             self.rows[index].drain(..2);

@@ -36,7 +36,7 @@ impl Default for KswinParameters {
     }
 }
 
-/// The window. O(stat_size²) per value once it is full.
+/// The window. O(window_size log window_size) per value once it is full.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kswin {
     parameters: KswinParameters,

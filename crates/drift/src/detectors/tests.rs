@@ -152,6 +152,28 @@ fn a_detector_goes_on_where_it_was_stored() {
     }
 }
 
+/// The Electricity data set: two columns are constant until row 17,424, and river's ADWIN sees it.
+#[test]
+fn adwin_dates_the_change_of_the_electricity_market() {
+    let above = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let found = above.map(|folder| folder.join("shared/data/electricity/electricity.csv"));
+    let Some(path) = found.into_iter().find(|path| path.exists()) else {
+        println!("skipped: shared/data/electricity is not there");
+        return;
+    };
+    let text = std::fs::read_to_string(path).unwrap();
+    let alarms = |column: usize| {
+        let cells = text.lines().skip(1).filter_map(|line| line.split(',').nth(column));
+        drifts(named("adwin"), &cells.map(|cell| cell.parse().unwrap()).collect::<Vec<f64>>())
+    };
+    let price = [767, 1439, 3935, 8479, 14_879, 19_551, 27_359, 35_615, 37_247, 43_263];
+    assert_eq!(alarms(1), price);
+    let (demand, transfer) = (alarms(4), alarms(5));
+    assert_eq!((demand.len(), &demand[..3]), (68, &[17_471, 17_823, 18_143][..]));
+    assert_eq!((transfer.len(), &transfer[..3]), (68, &[17_503, 18_815, 19_711][..]));
+    assert_eq!(alarms(3), [45_247]);
+}
+
 #[test]
 fn values_that_are_not_finite_are_passed_over() {
     for name in ["adwin", "ddm", "eddm", "page_hinkley", "kswin"] {

@@ -5,7 +5,7 @@
 
 use falaj_event::LogTime;
 
-use super::state::person;
+use super::version::person;
 use super::{
     Actor, CHALLENGER, CHAMPION, ModelChange, ModelEvent, PipelineRules, PipelineState,
     PromotionEvidence, Refusal, RegistryState, RequestCause, Stage, TrainedModel, VersionNumber,

@@ -266,7 +266,7 @@ proptest! {
         for (index, observation) in observations.into_iter().enumerate() {
             let observation = match observation {
                 Observation::RunEnded { succeeded, at, .. } => {
-                    ended(&bench.state.in_flight().unwrap_or("").to_owned(), succeeded, at)
+                    ended(bench.state.in_flight().unwrap_or(""), succeeded, at)
                 }
                 other => other,
             };
