@@ -80,7 +80,7 @@ fn act(
     let events = match name {
         "models" => return Ok(one(models, pipeline)),
         "model_train" => {
-            let asked = models.request(pipeline, actor, "manual", Vec::new(), &body.reason);
+            let asked = models.request(pipeline, actor, "manual", Vec::new(), &body.reason, None);
             let (run, version) = asked.map_err(refused)?;
             return Ok(json!({ "pipeline": pipeline, "run": run, "version": version }));
         }

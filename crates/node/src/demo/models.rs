@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray};
 use arrow::record_batch::RecordBatch;
 use falaj_gateway::Client;
+use falaj_gateway::client::ClientError;
 use falaj_gateway::wire::PredictOptions;
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
@@ -125,8 +126,17 @@ async fn ask(
             stream = Some(client.predictions(PIPELINE, rows.schema().as_ref()).await?);
         }
         let Some(stream) = &mut stream else { continue };
-        let started = Instant::now();
-        let answer = stream.predict(&rows, &PredictOptions::default()).await?;
+        let mut started = Instant::now();
+        let answer = loop {
+            match stream.predict(&rows, &PredictOptions::default()).await {
+                // A node that was just started says so until its views are there.
+                Err(ClientError::Request(error)) if error["code"] == "unavailable" => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    started = Instant::now();
+                }
+                answer => break answer?,
+            }
+        };
         let latency_us = u64::try_from(started.elapsed().as_micros())?;
         let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.latency.record(latency_us.max(1))?;

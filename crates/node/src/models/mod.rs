@@ -47,6 +47,8 @@ pub struct ModelLoop {
     loaded: Mutex<BTreeMap<String, Arc<Loaded>>>,
     ledger: Mutex<Option<Ledger>>,
     runs: runs::Runs,
+    /// The log's last epoch at the start: predictions wait until the views are there.
+    caught_up_at: Option<u64>,
     stopping: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -83,6 +85,7 @@ impl ModelLoop {
             loaded: Mutex::default(),
             ledger: Mutex::new(Some(ledger)),
             runs: runs::Runs::default(),
+            caught_up_at: core.log.tail().map(|tail| tail.record.epoch),
             stopping: AtomicBool::new(false),
             threads: Mutex::new(vec![thread]),
             core,
@@ -292,6 +295,7 @@ impl ModelLoop {
     pub async fn predict(&self, request: PredictRequest) -> Result<PredictResponse, BackendError> {
         let predictor = Arc::clone(self.predictor(&request.model.name)?);
         let store = &self.core.store;
+        self.check_caught_up()?;
         crate::backend::lookup::wait(store, request.min_t, request.deadline).await?;
         let (mut response, events) = predictor.predict(store, &request)?;
         if events.is_empty() {
@@ -308,6 +312,20 @@ impl ModelLoop {
             response.logged_t = Some(t);
         }
         Ok(response)
+    }
+
+    /// A node that was restarted has features of the past until its views have caught up: a score of
+    /// those would be a wrong one.
+    fn check_caught_up(&self) -> Result<(), BackendError> {
+        let Some(wanted) = self.caught_up_at else { return Ok(()) };
+        let reached = self.core.store.progress().rows.map(|progress| progress.epoch);
+        if reached.is_some_and(|reached| reached >= wanted) {
+            return Ok(());
+        }
+        Err(BackendError::unavailable(format!(
+            "the views are catching up with the log after a start (epoch {} of {wanted}); ask again",
+            reached.map_or(0, |reached| reached + 1)
+        )))
     }
 
     async fn log_predictions(&self, entry: ledger::Entry) -> Result<(), BackendError> {

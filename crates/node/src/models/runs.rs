@@ -27,11 +27,11 @@ use falaj_model::artifact::manifest::{Provenance, ViewReference};
 use serde_json::Value as Json;
 
 use super::evaluate::{TestRows, evidence};
-use super::job::{Folder, Job};
+use super::job::{Folder, Job, replace};
 use super::outcomes::{class_text, is_positive};
 use super::registry::CommandError;
 use super::rows::{derived, moment, text};
-use super::{ModelLoop, loaded, rules};
+use super::{ModelLoop, loaded, reference, rules};
 use crate::pump::wall_clock_us;
 
 /// Runs at work at once on the CPU.
@@ -402,7 +402,11 @@ fn finish(all: &ModelLoop, run: &QueuedRun, version: VersionNumber, folder: &Fol
         metrics: manifest.report.test.0.clone(),
         lineage,
     };
-    all.artifacts.put(artifact)?;
+    let pipeline = all.core.catalog.pipeline(&run.pipeline).context("the pipeline is gone")?;
+    let candidate = loaded(version, &artifact)?;
+    let reference = reference::make(pipeline, &artifact, &candidate, &folder.read_rows()?)?;
+    let id = all.artifacts.put(artifact)?;
+    replace(&reference::path(&all.core.options.data.models(), &id), &reference.to_bytes())?;
     let action = Action::FinishTraining { version, model };
     all.carry_out(&run.pipeline, Actor::Platform, "its run ended with a model", action)?;
     Ok(())
@@ -437,7 +441,8 @@ fn judge(
 }
 
 impl ModelLoop {
-    /// Asks for a training run; gives its name and the version that it will make.
+    /// Asks for a training run (called `run`, or by version and time); gives its name and the version
+    /// that it will make.
     ///
     /// # Errors
     /// The registry's refusal: a run is in flight already, …
@@ -448,10 +453,11 @@ impl ModelLoop {
         trigger: &str,
         windows: Vec<WindowRef>,
         reason: &str,
+        run: Option<String>,
     ) -> Result<(String, VersionNumber), CommandError> {
         let next =
             self.registry(|state| state.pipeline(pipeline).map_or(1, |state| state.next_version()));
-        let run = format!("{pipeline}-{next}-{}", self.now().0);
+        let run = run.unwrap_or_else(|| format!("{pipeline}-{next}-{}", self.now().0));
         let cause = RequestCause { trigger: trigger.to_owned(), windows };
         let action = Action::Request { run: run.clone(), cause };
         let events = self.carry_out(pipeline, actor, reason, action)?;
