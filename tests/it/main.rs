@@ -21,3 +21,5 @@ mod retention;
 mod tidy;
 /// Training sets.
 mod training;
+/// What becomes of predictions.
+mod watch;

@@ -8,6 +8,7 @@
 
 mod build;
 mod calibration;
+mod columns;
 mod matrix;
 #[cfg(test)]
 mod tests;

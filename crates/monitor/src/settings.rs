@@ -3,7 +3,7 @@
 //! Does not know files or pipelines: whoever reads those fills this in.
 
 use falaj_drift::Metric;
-use falaj_drift::correction::Correction;
+pub use falaj_drift::correction::Correction;
 use serde::{Deserialize, Serialize};
 
 use crate::Task;

@@ -51,6 +51,8 @@ pub enum Verb {
     Models(Models),
     /// Ask a model for predictions.
     Predict(Predict),
+    /// Show what monitoring found in a model's newest windows: drift, performance, alarms.
+    Drift(Drift),
     /// One training run as a process of its own; a node starts it.
     #[command(hide = true)]
     Trainer(Trainer),
@@ -333,6 +335,34 @@ pub struct Predict {
     /// given many times.
     #[arg(long = "row", required = true, value_name = "INPUT=VALUE[,…]")]
     pub rows: Vec<String>,
+    /// The node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// `falaj drift`
+#[derive(Clone, Debug, Args)]
+pub struct Drift {
+    /// The pipeline.
+    pub pipeline: String,
+    /// Of this version; default: the newest that was measured.
+    #[arg(long, value_name = "N")]
+    pub version: Option<u32>,
+    /// Of this input, `score`, `predicted`, `inputs` or figure only.
+    #[arg(long, value_name = "NAME")]
+    pub subject: Option<String>,
+    /// What is in alarm only.
+    #[arg(long)]
+    pub alarms: bool,
+    /// Slices, too.
+    #[arg(long)]
+    pub slices: bool,
+    /// Show the bins behind the scores.
+    #[arg(long)]
+    pub explain: bool,
+    /// Windows that closed at this T or later; default: all.
+    #[arg(long, value_name = "T")]
+    pub from: Option<String>,
     /// The node.
     #[command(flatten)]
     pub connection: Connection,

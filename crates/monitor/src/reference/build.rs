@@ -8,16 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use falaj_drift::samples::{PValueMethod, kolmogorov_smirnov};
-use falaj_drift::{
-    BinDefinition, CategorySummary, ColumnSummary, CounterRandom, DriftError, Metric,
-    NumericSummary, Spread, score,
-};
+use falaj_drift::{ColumnSummary, DriftError, Metric, Spread, score};
 use falaj_event::{LogTime, Value};
 
 use super::calibration::{self, CalibrationStep};
+use super::columns::{Column, Names, add_row, empty_summary, encoded, sample_hash, with_sample};
 use super::matrix::{Encoding, MatrixReference, RowSample};
 use super::{
-    ColumnReference, FigureReference, NAMES, REFERENCE_FORMAT, REFERENCE_SAMPLE, ReferenceError,
+    ColumnReference, FigureReference, REFERENCE_FORMAT, REFERENCE_SAMPLE, ReferenceError,
     ReferenceSet, SLICE_VALUES, SliceReference, WINDOW_SAMPLE,
 };
 use crate::metrics::{JudgedRow, measure, names};
@@ -25,8 +23,6 @@ use crate::settings::{ColumnKind, MonitorSettings, Test};
 use crate::values::{name_of, number_of};
 use crate::{Actual, Task};
 
-/// Bins of a numeric column: equal shares of the reference.
-const BINS: usize = 10;
 /// Fewest rows of a chunk, whatever the settings say.
 const LEAST_CHUNK: usize = 50;
 /// Chunks by time below this number say nothing about spread.
@@ -35,8 +31,6 @@ const LEAST_CHUNKS: usize = 5;
 const MOST_CHUNKS: usize = 20;
 /// Runs of rows where time gives too few chunks; NannyML's default.
 const RUNS: usize = 10;
-/// Draws the samples of references.
-const SAMPLE_STREAM: u64 = 0x5245_4645_5245_4E43;
 
 /// A row that the model did not learn from, scored and judged.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,53 +43,6 @@ pub struct HeldOut {
     pub predicted: Arc<str>,
     /// The truth.
     pub actual: Actual,
-}
-
-enum Column {
-    Numbers(Vec<Option<f64>>),
-    Names(Names),
-}
-
-/// Names as codes in order of appearance.
-#[derive(Default)]
-struct Names {
-    names: Vec<Arc<str>>,
-    codes: BTreeMap<Arc<str>, u32>,
-    rows: Vec<Option<u32>>,
-}
-
-impl Names {
-    fn add(&mut self, name: Option<&str>) {
-        let code = name.map(|name| match self.codes.get(name) {
-            Some(code) => *code,
-            None => {
-                let (code, name) = (self.names.len() as u32, Arc::<str>::from(name));
-                self.names.push(Arc::clone(&name));
-                self.codes.insert(name, code);
-                code
-            }
-        });
-        self.rows.push(code);
-    }
-
-    fn name(&self, row: usize) -> Option<&str> {
-        let code = self.rows.get(row).copied().flatten()?;
-        self.names.get(code as usize).map(|name| &**name)
-    }
-
-    /// The names of these rows, the most frequent first, those as frequent by name.
-    fn by_frequency(&self, rows: &[usize]) -> Vec<(usize, &str)> {
-        let mut sizes = vec![0; self.names.len()];
-        for row in rows {
-            if let Some(code) = self.rows.get(*row).copied().flatten() {
-                sizes[code as usize] += 1;
-            }
-        }
-        let all = sizes.into_iter().zip(&self.names).map(|(size, name)| (size, &**name));
-        let mut found: Vec<(usize, &str)> = all.filter(|(size, _)| *size > 0).collect();
-        found.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
-        found
-    }
 }
 
 /// Rows on their way into a reference. Memory: about 16 bytes per value.
@@ -386,24 +333,6 @@ impl Maker<'_> {
     }
 }
 
-fn encoded(columns: &[&Column], encodings: &[Encoding], row: usize) -> Vec<f64> {
-    let mut out = Vec::new();
-    for (column, encoding) in columns.iter().zip(encodings) {
-        let value = match column {
-            Column::Numbers(rows) => rows[row].map_or(Value::Null, Value::Float64),
-            Column::Names(names) => {
-                names.name(row).map_or(Value::Null, |name| Value::String(name.into()))
-            }
-        };
-        encoding.encode(&value, &mut out);
-    }
-    out
-}
-
-fn sample_hash(place: u64) -> u64 {
-    CounterRandom::new(0, SAMPLE_STREAM).at(place)
-}
-
 /// `count` rows as ten runs, fewer where a run would be shorter than 50 rows; none below two.
 fn runs(count: usize) -> Vec<std::ops::Range<usize>> {
     let parts = (count / LEAST_CHUNK).min(RUNS);
@@ -417,49 +346,6 @@ fn runs(count: usize) -> Vec<std::ops::Range<usize>> {
 fn chosen(chunks: &[std::ops::Range<usize>], most: usize) -> Vec<std::ops::Range<usize>> {
     let count = chunks.len().min(most);
     (0..count).map(|place| chunks[place * chunks.len() / count].clone()).collect()
-}
-
-/// A summary over the column's bins (or its most frequent names) that counts nothing yet.
-fn empty_summary(column: &Column, order: &[usize]) -> Result<ColumnSummary, DriftError> {
-    match column {
-        Column::Numbers(rows) => {
-            let values = order.iter().filter_map(|row| rows[*row]);
-            let mut sorted: Vec<f64> = values.filter(|value| value.is_finite()).collect();
-            sorted.sort_unstable_by(f64::total_cmp);
-            let range = sorted.first().copied().zip(sorted.last().copied());
-            // A column that is always missing has one bin, and can only come to be present.
-            let bins = match sorted.is_empty() {
-                true => BinDefinition::Cuts { cuts: Vec::new(), origin: "no values".to_owned() },
-                false => BinDefinition::quantiles(&sorted, BINS)?,
-            };
-            Ok(ColumnSummary::Numeric(NumericSummary::new(bins, range, 0)))
-        }
-        Column::Names(names) => {
-            let mut names = names.by_frequency(order);
-            names.truncate(NAMES);
-            // Zero counts keep the places: a chunk counts the same names as the whole.
-            let mut summary = CategorySummary::new(names.len());
-            summary.counts = names.into_iter().map(|(_, name)| (name.to_string(), 0)).collect();
-            Ok(ColumnSummary::Category(summary))
-        }
-    }
-}
-
-fn with_sample(empty: &ColumnSummary, sample: usize) -> ColumnSummary {
-    match empty {
-        ColumnSummary::Numeric(summary) => ColumnSummary::Numeric(summary.empty_like(sample)),
-        ColumnSummary::Category(summary) => ColumnSummary::Category(summary.clone()),
-    }
-}
-
-fn add_row(summary: &mut ColumnSummary, column: &Column, row: usize, place: u64) {
-    match (summary, column) {
-        (ColumnSummary::Numeric(summary), Column::Numbers(rows)) => {
-            summary.add(sample_hash(place), rows[row]);
-        }
-        (ColumnSummary::Category(summary), Column::Names(names)) => summary.add(names.name(row)),
-        _ => {}
-    }
 }
 
 /// The spread of every declared test of a column, each part scored against the rest.

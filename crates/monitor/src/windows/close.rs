@@ -3,8 +3,8 @@
 //!
 //! # When a score is an alarm
 //! * Its value lies beyond the reference's chunk-to-chunk mean plus so many standard deviations
-//!   (NannyML's rule), widened where the window holds fewer rows than a chunk: distances shrink with
-//!   the root of the rows, PSI with the rows themselves. This says that it is *more than usual*.
+//!   (NannyML's rule), widened where the window holds fewer rows than a chunk (see
+//!   [`Spread::limit_for`]). This says that it is *more than usual*.
 //! * And its p-value, corrected over all tests of the version's window, is at or below the declared
 //!   level. This says that it is *not by chance*. PSI, Jensen-Shannon, Hellinger and total variation
 //!   have the p-value of the chi-square test over the same bins (all four are asymptotically
@@ -236,12 +236,7 @@ impl Stamp<'_> {
 
     fn judged(&self, draft: &Draft<'_>, p_value: Option<f64>) -> DriftRow {
         let score = &draft.score;
-        let factor = widening(draft);
-        let limit = draft.spread.map(|spread| {
-            let limit = spread.mean + self.settings.spread * spread.deviation;
-            let limit = limit * factor;
-            score.metric.upper_limit().map_or(limit, |upper| limit.min(upper))
-        });
+        let limit = draft.spread.map(|spread| spread.limit_for(score, self.settings.spread, 0.0));
         let unusual = limit.is_none_or(|limit| score.value > limit);
         let significant = p_value.map(|p_value| p_value <= self.settings.alpha);
         let alarm = match (limit, significant) {
@@ -255,19 +250,18 @@ impl Stamp<'_> {
             p_value,
             threshold: limit,
             alarm,
-            detail: self.detail(draft, factor).to_string(),
+            detail: self.detail(draft).to_string(),
             ..self.row(draft.subject, test, score.current_rows)
         }
     }
 
-    fn detail(&self, draft: &Draft<'_>, factor: f64) -> serde_json::Value {
+    fn detail(&self, draft: &Draft<'_>) -> serde_json::Value {
         let mut detail = json!({
             "method": draft.score.method,
             "reference_rows": draft.score.reference_rows,
             "rule": {
                 "deviations": self.settings.spread,
                 "spread": draft.spread,
-                "widened": factor,
                 "alpha": self.settings.alpha,
                 "correction": self.settings.correction,
                 "p_value": draft.score.p_value.map(|p_value| p_value.to_string()),
@@ -282,20 +276,6 @@ impl Stamp<'_> {
             }
         }
         detail
-    }
-}
-
-/// How much more a window of fewer rows than the reference's chunks scores by chance alone.
-fn widening(draft: &Draft<'_>) -> f64 {
-    let Some(spread) = draft.spread else { return 1.0 };
-    let reference = draft.score.reference_rows as f64;
-    let noise = |rows: u64| 1.0 / (rows.max(1) as f64) + 1.0 / reference.max(1.0);
-    let ratio = (noise(draft.score.current_rows) / noise(spread.chunk_rows)).max(1.0);
-    match draft.score.metric {
-        Metric::Psi => ratio,
-        // Its statistic has the same level for any number of rows.
-        Metric::ChiSquare => 1.0,
-        _ => ratio.sqrt(),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod rows;
 pub mod rules;
 mod runs;
 pub mod serving;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;

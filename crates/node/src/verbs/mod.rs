@@ -6,6 +6,7 @@
 mod audit;
 mod check;
 mod compact;
+mod drift;
 mod export;
 mod features;
 pub mod input;
@@ -51,6 +52,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Verb::Train(options) => train::run(options, json).await,
         Verb::Models(options) => models::run(options, json).await,
         Verb::Predict(options) => predict::run(options, json).await,
+        Verb::Drift(options) => drift::run(options, json).await,
         Verb::Trainer(options) => trainer::run(&options),
         Verb::Replay(options) => replay::run(options, json).await,
         Verb::Audit(options) => audit::run(options, json).await,
