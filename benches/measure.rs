@@ -66,7 +66,9 @@ impl Stopwatch {
     /// Where `/proc` does not say.
     pub fn of_threads(wanted: impl Fn(&str) -> bool) -> Result<Self> {
         let mut threads = Vec::new();
-        for task in std::fs::read_dir("/proc/self/task").context("listing this process's threads")? {
+        for task in
+            std::fs::read_dir("/proc/self/task").context("listing this process's threads")?
+        {
             let task = task?.path();
             if std::fs::read_to_string(task.join("comm")).is_ok_and(|name| wanted(name.trim())) {
                 threads.push(task.join("schedstat"));

@@ -11,9 +11,7 @@ use arrow::record_batch::RecordBatch;
 use falaj_definitions::plan::{Shape, Source, ViewPlan};
 use falaj_definitions::program::{ErrorMask, Evaluated};
 use falaj_event::encoding::decode_row;
-use falaj_event::{
-    EventOrder, EventTime, LogTime, RowChange, TopicKind, Value, ViewRow, key_hash,
-};
+use falaj_event::{EventOrder, EventTime, LogTime, RowChange, TopicKind, Value, ViewRow, key_hash};
 
 use crate::columns::{Columns, Computed};
 use crate::context::{Context, Logic, Route, Tick, consolidate, each_tick};
