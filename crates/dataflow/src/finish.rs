@@ -39,6 +39,8 @@ struct Rules {
     computes: bool,
     having: Option<usize>,
     outputs: usize,
+    /// For each value of a result, the output columns that pass it on, where nothing is computed.
+    passing: Vec<Vec<usize>>,
 }
 
 /// Results that wait for the program.
@@ -72,6 +74,8 @@ struct Rows {
     foretold: Vec<u8>,
     telling: Option<Foretelling>,
     ranges: Vec<(u32, u32)>,
+    /// Output columns.
+    changed: Vec<usize>,
     failures: usize,
 }
 
@@ -122,6 +126,12 @@ impl Finisher {
                 *read = true;
             }
         }
+        let mut passing = vec![Vec::new(); columns.width() - key_width];
+        for (output, column) in passed.iter().enumerate().take(plan.output.len()) {
+            if let Some(column) = column.and_then(|column| column.checked_sub(key_width)) {
+                passing[column].push(output);
+            }
+        }
         let rules = Rules {
             columns,
             key_width,
@@ -131,6 +141,7 @@ impl Finisher {
             read,
             having: plan.having,
             outputs: plan.output.len(),
+            passing,
         };
         let (gathered, rows) = (Gathered::default(), Rows::default());
         Ok(Self { plan: Arc::clone(plan), rules, gathered, rows })
@@ -146,7 +157,11 @@ impl Finisher {
     pub(crate) fn give(&mut self, key: &[u8], given: &Given<'_>) -> Result<(), EngineError> {
         let (kind, values): (Kind, &[Value]) = match *given {
             Given::Row(time, values) => (Kind::Row(time), values),
-            Given::Later(time, values) => (Kind::Later(time), values),
+            Given::Later(time, values, new) if !self.rules.computes => {
+                self.rows.foretell(&self.rules, time, values, new);
+                return Ok(());
+            }
+            Given::Later(time, values, _) => (Kind::Later(time), values),
             Given::Gone => (Kind::Gone, &[]),
         };
         if self.rules.computes {
@@ -319,6 +334,19 @@ impl Rows {
             Kind::Gone => {}
         }
         Ok(())
+    }
+
+    /// Adds what will come of the row added last: `new` are the values that change.
+    fn foretell(&mut self, rules: &Rules, time: EventTime, values: &[Value], new: &[usize]) {
+        let Self { telling: Some(telling), changed, foretold, .. } = self else { return };
+        changed.clear();
+        changed.extend(new.iter().flat_map(|value| &rules.passing[*value]));
+        changed.sort_unstable();
+        let encode = |output: usize, out: &mut Vec<u8>| {
+            let value = rules.passed[output].and_then(|at| values.get(at - rules.key_width));
+            encode_value(value.unwrap_or(&Value::Error), out);
+        };
+        telling.push_columns(time, changed, encode, foretold);
     }
 
     /// Gives the row added last what was foretold of it.

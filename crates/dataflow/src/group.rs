@@ -76,8 +76,9 @@ pub struct GroupOutput {
 pub enum Given<'a> {
     /// Its latest event time and its values.
     Row(EventTime, &'a [Value]),
-    /// The values that the row just given will have from this time on.
-    Later(EventTime, &'a [Value]),
+    /// The values that the row just given will have from this time on, and which of them are other
+    /// than before (their indexes, ascending).
+    Later(EventTime, &'a [Value], &'a [usize]),
     /// Every event of the key has been retracted.
     Gone,
 }
@@ -222,10 +223,7 @@ impl GroupCore {
     /// Sizes and counters; walks all keys.
     pub fn stats(&self) -> GroupStats {
         let live = || self.keys.iter().flatten();
-        let tiles = live()
-            .flat_map(|state| state.rings.iter().zip(&self.plan.grids))
-            .map(|(ring, grid)| ring.len(grid.shape()))
-            .sum();
+        let tiles = live().flat_map(|state| &state.rings).map(|ring| ring.len()).sum();
         let per_key = size_of::<Option<KeyState>>() - size_of::<KeyState>();
         let bytes: usize = live().map(|state| state.bytes() + per_key).sum();
         GroupStats {

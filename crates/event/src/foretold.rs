@@ -59,6 +59,31 @@ impl Foretelling {
             out.extend_from_slice(&after[run.start..run.end]);
         }
     }
+
+    /// As [`Self::push`] where it is known which columns change: `columns` are their indexes,
+    /// ascending, and `encode` appends the new value of one.
+    pub fn push_columns(
+        &mut self,
+        time: EventTime,
+        columns: &[usize],
+        mut encode: impl FnMut(usize, &mut Vec<u8>),
+        out: &mut Vec<u8>,
+    ) {
+        if columns.is_empty() {
+            return;
+        }
+        write_varint(time.abs_diff(self.last), out);
+        self.last = time;
+        let runs = || columns.chunk_by(|a, b| a + 1 == *b);
+        write_varint(runs().count() as u64, out);
+        let mut next = 0;
+        for run in runs() {
+            write_varint((run[0] - next) as u64, out);
+            write_varint(run.len() as u64, out);
+            run.iter().for_each(|column| encode(*column, out));
+            next = run[0] + run.len();
+        }
+    }
 }
 
 /// Neighbouring columns that change.
@@ -117,7 +142,7 @@ mod tests {
 
     use super::*;
     use crate::Value;
-    use crate::encoding::encode_row;
+    use crate::encoding::{encode_row, encode_value};
 
     fn at(bytes: &[u8], columns: &[u8], t: u64) -> Option<Vec<u8>> {
         let mut out = Vec::new();
@@ -135,6 +160,11 @@ mod tests {
         let zero = "038000000000000000";
         let expected = format!("b102 02 01 01 {zero} 01 02 {zero} {zero}").replace(' ', "");
         assert_eq!(crate::ids::hex(&bytes), expected);
+        let (mut same, mut telling) = (Vec::new(), Foretelling::new(-5));
+        telling.push_columns(10, &[], |_, _| (), &mut same);
+        let zero = |_, out: &mut Vec<u8>| encode_value(&Value::Int(0), out);
+        telling.push_columns(300, &[1, 3, 4], zero, &mut same);
+        assert_eq!(same, bytes);
         assert_eq!(at(&bytes, &first, 299), Some(first.clone()));
         assert_eq!(at(&bytes, &first, 300), Some(second));
         assert_eq!(at(&bytes[..bytes.len() - 1], &first, 300), None);

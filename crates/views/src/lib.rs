@@ -21,6 +21,7 @@ pub mod error;
 mod fold;
 pub mod format;
 mod history;
+mod latest;
 pub mod options;
 pub mod read;
 pub mod sizes;

@@ -13,13 +13,20 @@ use crate::aggregate::slots::{ORDER_WORDS, Seen};
 use crate::exact::{ExactSum, Inline, Moments, variance};
 use falaj_event::ColumnType;
 
+/// A decimal result.
+#[derive(Clone, Copy, Debug)]
+struct Decimal {
+    scale: u8,
+    /// Ten to the precision: the least unscaled magnitude that does not fit.
+    limit: u128,
+}
+
 /// Where one aggregate finds its answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
     function: AggregateFunction,
     repr: Repr,
-    /// Precision and scale of a decimal result.
-    decimal: Option<(u8, u8)>,
+    decimal: Option<Decimal>,
     count_at: usize,
     op: Option<Op>,
     squares: Option<Op>,
@@ -50,7 +57,10 @@ impl Output {
             }
         };
         let decimal = match call.output_type {
-            ColumnType::Decimal { precision, scale } => Some((precision, scale)),
+            ColumnType::Decimal { precision, scale } => {
+                let limit = 10u128.checked_pow(precision.into()).unwrap_or(u128::MAX);
+                Some(Decimal { scale, limit })
+            }
             _ => None,
         };
         let squares = find(&|kind| kind == Kind::Squares);
@@ -127,17 +137,16 @@ impl Output {
                     _ => seen.sum(op.at, op.object).quotient(count),
                 })
             }
-            Some((precision, scale)) => {
+            Some(Decimal { scale, limit }) => {
                 let from = if let Repr::Decimal(scale) = self.repr { scale } else { 0 };
                 if let (None, true, Some(sum)) = (divisor, from == scale, small_sum(seen, op)) {
-                    return fits(sum, precision)
-                        .map_or(Value::Error, |sum| Value::Decimal(sum, scale));
+                    return fits(sum, limit).map_or(Value::Error, |sum| Value::Decimal(sum, scale));
                 }
                 let sum = match op.kind {
                     Kind::IntegerSum => Some(BigInt::from(seen.wide(op.at).cast_signed())),
                     _ => seen.sum(op.at, op.object).to_integer(),
                 };
-                sum.and_then(|sum| decimal(&sum, divisor.unwrap_or(1), from, precision, scale))
+                sum.and_then(|sum| decimal(&sum, divisor.unwrap_or(1), from, limit, scale))
                     .map_or(Value::Error, |unscaled| Value::Decimal(unscaled, scale))
             }
         }
@@ -173,8 +182,8 @@ fn small_sum(seen: Seen<'_>, op: Op) -> Option<i128> {
     (seen.objects[op.object].is_none() && inline.exponent == 0).then_some(inline.mantissa)
 }
 
-fn fits(unscaled: i128, precision: u8) -> Option<i128> {
-    (unscaled.unsigned_abs() < 10u128.pow(u32::from(precision))).then_some(unscaled)
+fn fits(unscaled: i128, limit: u128) -> Option<i128> {
+    (unscaled.unsigned_abs() < limit).then_some(unscaled)
 }
 
 fn integer_sum(seen: Seen<'_>, op: Op) -> ExactSum {
@@ -199,13 +208,13 @@ fn values<'a>(list: impl Iterator<Item = &'a Encoded>) -> Value {
 }
 
 /// `sum / divisor`, moved from scale `from` to `scale`, rounded half away from zero; `None` when it
-/// has more than `precision` digits.
-fn decimal(sum: &BigInt, divisor: u64, from: u8, precision: u8, scale: u8) -> Option<i128> {
+/// reaches `limit`.
+fn decimal(sum: &BigInt, divisor: u64, from: u8, limit: u128, scale: u8) -> Option<i128> {
     let ten = |power: u8| BigInt::from(10u8).pow(u32::from(power));
     let numerator = sum * ten(scale.saturating_sub(from)) * 2u8;
     let denominator = BigInt::from(divisor) * ten(from.saturating_sub(scale));
     // Half away from zero: truncate (2·x ± 1) / 2 of the exact quotient.
     let toward = if sum.sign() == Sign::Minus { -denominator.clone() } else { denominator.clone() };
     let rounded = (numerator + toward) / (denominator * 2u8);
-    fits(i128::try_from(rounded).ok()?, precision)
+    fits(i128::try_from(rounded).ok()?, limit)
 }

@@ -63,7 +63,7 @@ impl KeyState {
                     let (mut totals, rings) = self.totals(window, shape);
                     grid.layout.remove(&mut totals, event, &mut again.stale);
                     let ring = &rings[index];
-                    let live = ring.up_to(shape, window.limit)..ring.len(shape);
+                    let live = ring.up_to(shape, window.limit)..ring.len();
                     for op in &again.stale {
                         grid.layout.refold(*op, &mut totals, ring.parts(shape, live.clone()));
                     }
@@ -118,7 +118,7 @@ impl KeyState {
                 }
                 changed |= self.settle_windows(index, grid, stale);
                 let (shape, ring) = (grid.shape(), &mut self.rings[index]);
-                while ring.len(shape) > 0 && ring.tile(shape, 0) <= grid.gone() {
+                while ring.len() > 0 && ring.tile(shape, 0) <= grid.gone() {
                     let tile = ring.tile(shape, 0);
                     let stored = ring.remove(shape, 0);
                     gone(index, tile, stored);
@@ -139,7 +139,7 @@ impl KeyState {
             let (mut totals, rings) = self.totals(window, shape);
             let ring = &rings[index];
             let end = ring.up_to(shape, window.limit);
-            if end < ring.len(shape) {
+            if end < ring.len() {
                 next = next.min(grid.leave(ring.tile(shape, end), window));
             }
             if end == 0 {
@@ -156,7 +156,7 @@ impl KeyState {
                 grid.layout.subtract(&mut totals, part, stale);
             }
             for op in stale.iter() {
-                grid.layout.refold(*op, &mut totals, ring.parts(shape, end..ring.len(shape)));
+                grid.layout.refold(*op, &mut totals, ring.parts(shape, end..ring.len()));
             }
         }
         self.rings[index].next_leave = next;

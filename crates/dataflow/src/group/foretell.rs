@@ -15,9 +15,9 @@ use crate::group::key::KeyState;
 use crate::group::plan::Compiled;
 
 /// Changes that a row foretells at most.
-const MOST_FORETOLD: usize = 6;
+const MOST_FORETOLD: usize = 4;
 /// How many times as far ahead a row looks as the row before it lies back.
-const PATIENCE: i64 = 4;
+const PATIENCE: i64 = 8;
 
 /// Space that is used again and again.
 #[derive(Debug, Default)]
@@ -26,6 +26,7 @@ pub(super) struct Ahead {
     objects: Vec<Object>,
     stale: Vec<usize>,
     edges: Vec<Edge>,
+    changed: Vec<usize>,
 }
 
 /// The old end of a window on its way through the tiles.
@@ -40,15 +41,15 @@ struct Edge {
 }
 
 impl KeyState {
-    /// Calls `later` with the values that the row has from the next change on, and so on, and settles
-    /// when the key has to be looked at again. `values` are the row's as of `now`.
+    /// Calls `later` with the values that the row has from the next change on, and which of them are
+    /// new, and so on, and settles when the key has to be looked at again. `values` are the row's as of `now`.
     pub(super) fn foretell(
         &mut self,
         plan: &Compiled,
         now: EventTime,
         ahead: &mut Ahead,
         values: &mut [Value],
-        mut later: impl FnMut(EventTime, &[Value]),
+        mut later: impl FnMut(EventTime, &[Value], &[usize]),
     ) {
         let horizon = match self.told_at {
             i64::MIN => i64::MAX,
@@ -63,12 +64,14 @@ impl KeyState {
             if next == i64::MAX || next > horizon || told == MOST_FORETOLD {
                 break next;
             }
+            ahead.changed.clear();
             for index in 0..ahead.edges.len() {
                 if ahead.edges[index].leave == next {
                     self.cross(plan, ahead, index, values);
                 }
             }
-            later(next, values);
+            ahead.changed.sort_unstable();
+            later(next, values, &ahead.changed);
             (last, told) = (next, told + 1);
         };
         self.told_all = next == i64::MAX;
@@ -98,7 +101,7 @@ impl KeyState {
             let (ring, shape) = (&self.rings[grid_index], grid.shape());
             for (window_index, window) in grid.windows.iter().enumerate() {
                 let tile = ring.up_to(shape, window.limit);
-                if tile < ring.len(shape) {
+                if tile < ring.len() {
                     let leave = grid.leave(ring.tile(shape, tile), window);
                     ahead.edges.push(Edge { grid: grid_index, window: window_index, tile, leave });
                 }
@@ -108,7 +111,7 @@ impl KeyState {
 
     /// Takes the next tile out of one window, and says what its values are then.
     fn cross(&self, plan: &Compiled, ahead: &mut Ahead, index: usize, values: &mut [Value]) {
-        let Ahead { words, objects, stale, edges } = ahead;
+        let Ahead { words, objects, stale, edges, changed } = ahead;
         let edge = &mut edges[index];
         let (grid, ring) = (&plan.grids[edge.grid], &self.rings[edge.grid]);
         let (shape, window) = (grid.shape(), &grid.windows[edge.window]);
@@ -119,7 +122,7 @@ impl KeyState {
         stale.clear();
         grid.layout.subtract(&mut totals, ring.seen(shape, edge.tile), stale);
         edge.tile += 1;
-        let live = edge.tile..ring.len(shape);
+        let live = edge.tile..ring.len();
         for op in stale.iter() {
             grid.layout.refold(*op, &mut totals, ring.parts(shape, live.clone()));
         }
@@ -128,7 +131,11 @@ impl KeyState {
             false => grid.leave(ring.tile(shape, edge.tile), window),
         };
         for call in &window.calls {
-            values[plan.bare.len() + call] = plan.calls[*call].1.render(totals.seen());
+            let (at, value) = (plan.bare.len() + call, plan.calls[*call].1.render(totals.seen()));
+            if values[at] != value {
+                values[at] = value;
+                changed.push(at);
+            }
         }
     }
 }

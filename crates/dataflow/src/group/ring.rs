@@ -34,6 +34,7 @@ pub(crate) struct Ring {
     objects: Vec<Object>,
     /// Records already dropped at the front of the arrays.
     head: usize,
+    live: usize,
     /// No dirty tile is below this one.
     dirty_from: Option<i64>,
 }
@@ -45,6 +46,7 @@ impl Default for Ring {
             records: Vec::new(),
             objects: Vec::new(),
             head: 0,
+            live: 0,
             dirty_from: None,
         }
     }
@@ -52,8 +54,8 @@ impl Default for Ring {
 
 impl Ring {
     /// Number of live tiles.
-    pub(crate) fn len(&self, shape: Shape) -> usize {
-        self.records.len() / shape.stride() - self.head
+    pub(crate) fn len(&self) -> usize {
+        self.live
     }
 
     fn start(&self, shape: Shape, index: usize) -> usize {
@@ -67,7 +69,7 @@ impl Ring {
 
     /// How many tiles have numbers up to `tile`.
     pub(crate) fn up_to(&self, shape: Shape, tile: i64) -> usize {
-        let len = self.len(shape);
+        let len = self.len();
         // Most questions are about the front: look there first, in growing strides.
         let (mut low, mut high) = (0, 1);
         while high <= len && self.tile(shape, high - 1) <= tile {
@@ -95,7 +97,7 @@ impl Ring {
         tile: i64,
         empty: &[u64],
     ) -> (usize, bool) {
-        let len = self.len(shape);
+        let len = self.len();
         let newest = if len == 0 { None } else { Some(self.tile(shape, len - 1)) };
         let index = match newest {
             Some(newest) if newest == tile => return (len - 1, false),
@@ -111,6 +113,7 @@ impl Ring {
         self.records.extend([tile.cast_unsigned(), 0]);
         self.records.extend_from_slice(empty);
         self.objects.resize_with(self.objects.len() + shape.objects, || None);
+        self.live += 1;
         if at < old_end {
             self.records[at..].rotate_right(shape.stride());
             let object = (self.head + index) * shape.objects;
@@ -122,10 +125,10 @@ impl Ring {
     /// Grows by half: doubling would leave half of the memory of all rings unused.
     fn reserve(&mut self, shape: Shape) {
         if self.records.len() + shape.stride() > self.records.capacity() {
-            if self.head * 4 >= self.records.len() / shape.stride() {
+            if self.head * 3 >= self.live {
                 self.compact(shape);
             }
-            let tiles = self.len(shape) / 2 + 1;
+            let tiles = self.len() / 2 + 1;
             self.records.reserve_exact(tiles * shape.stride());
             self.objects.reserve_exact(tiles * shape.objects);
         }
@@ -191,11 +194,12 @@ impl Ring {
     pub(crate) fn remove(&mut self, shape: Shape, index: usize) -> bool {
         let at = self.start(shape, index);
         let stored = self.records[at + 1] & STORED != 0;
+        self.live -= 1;
         if index == 0 {
             let object = self.head * shape.objects;
             self.objects[object..object + shape.objects].fill_with(|| None);
             self.head += 1;
-            if self.head * 2 > self.records.len() / shape.stride() {
+            if self.head > self.live {
                 self.compact(shape);
                 self.shrink(shape);
             }
@@ -222,7 +226,7 @@ impl Ring {
     /// Calls `write` with every dirty tile and its index, and marks it clean and stored.
     pub(crate) fn drain_dirty(&mut self, shape: Shape, mut write: impl FnMut(&Self, i64, usize)) {
         let Some(from) = self.dirty_from.take() else { return };
-        for index in self.up_to(shape, from.saturating_sub(1))..self.len(shape) {
+        for index in self.up_to(shape, from.saturating_sub(1))..self.len() {
             let at = self.start(shape, index) + 1;
             if self.records[at] & DIRTY != 0 {
                 self.records[at] = (self.records[at] & !DIRTY) | STORED;

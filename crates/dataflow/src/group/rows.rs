@@ -34,7 +34,7 @@ impl KeyState {
                 }
                 Place::Lifetime { grid: index } => {
                     let (grid, ring) = (&plan.grids[index], &self.rings[index]);
-                    if ring.len(grid.shape()) == 0 {
+                    if ring.len() == 0 {
                         values.push(output.render(Seen {
                             words: grid.layout.empty(),
                             objects: &Filled::new(&grid.layout).objects,
@@ -108,7 +108,7 @@ impl GroupCore {
                     Some(GroupRow { latest_event_time, values: values.to_vec() })
                 }
                 Given::Gone => None,
-                Given::Later(time, values) => {
+                Given::Later(time, values, _) => {
                     outputs.last_mut().unwrap().later.push((time, values.to_vec()));
                     return;
                 }
@@ -147,8 +147,8 @@ impl GroupCore {
             } else if self.plan.foretells {
                 let key = state.key.clone();
                 let ahead = &mut self.scratch.ahead;
-                state.foretell(&self.plan, self.now, ahead, &mut values, |time, values| {
-                    each(&key, Given::Later(time, values));
+                state.foretell(&self.plan, self.now, ahead, &mut values, |time, values, new| {
+                    each(&key, Given::Later(time, values, new));
                 });
                 self.queue(id);
                 self.mark_dirty(id);

@@ -55,7 +55,17 @@ impl GroupCore {
             }
         }
         let mut keys = std::mem::take(&mut self.keys);
-        for id in dirty {
+        // Written nearly in order: what is left to sort is then little.
+        let place = |id: u32| {
+            let key = keys[id as usize].as_ref().map_or(&[][..], |state| state.key.as_slice());
+            let mut bytes = [0; 16];
+            bytes[0] = logical_partition(key);
+            bytes[1..].iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+            (u128::from_be_bytes(bytes), id)
+        };
+        let mut dirty: Vec<(u128, u32)> = dirty.into_iter().map(place).collect();
+        dirty.sort_unstable();
+        for (_, id) in dirty {
             if let Some(state) = keys[id as usize].as_mut().filter(|state| state.dirty) {
                 state.dirty = false;
                 self.write_key(state, &mut changes);
@@ -111,8 +121,8 @@ impl GroupCore {
             state.rings.iter().zip(&self.plan.grids).filter(|(_, grid)| packed(grid))
         {
             let shape = grid.shape();
-            write_varint(ring.len(shape) as u64, &mut value);
-            for at in 0..ring.len(shape) {
+            write_varint(ring.len() as u64, &mut value);
+            for at in 0..ring.len() {
                 value.extend_from_slice(&flipped(ring.tile(shape, at)));
                 write_varint(ring.events(shape, at), &mut value);
                 grid.layout.write(ring.seen(shape, at), &mut value);
@@ -222,10 +232,10 @@ impl GroupCore {
                     let (mut totals, rings) = state.totals(window, shape);
                     let ring = &rings[index];
                     let start = ring.up_to(shape, limit);
-                    for part in ring.parts(shape, start..ring.len(shape)) {
+                    for part in ring.parts(shape, start..ring.len()) {
                         grid.layout.merge(&mut totals, part);
                     }
-                    if start < ring.len(shape) {
+                    if start < ring.len() {
                         let leave = grid.leave(ring.tile(shape, start), window);
                         let ring = &mut state.rings[index];
                         ring.next_leave = ring.next_leave.min(leave);
