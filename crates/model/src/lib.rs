@@ -16,6 +16,7 @@ pub mod loss;
 pub mod metrics;
 pub mod model;
 pub mod network;
+pub mod onnx;
 pub mod optimiser;
 pub mod preprocess;
 pub mod random;
