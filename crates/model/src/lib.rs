@@ -12,6 +12,7 @@ pub mod artifact;
 pub mod backend;
 pub mod calibration;
 pub mod collective;
+pub mod gpu_queue;
 pub mod loss;
 pub mod metrics;
 pub mod model;

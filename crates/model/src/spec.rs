@@ -114,6 +114,8 @@ pub enum Trainer {
         #[serde(default = "default_rounds")]
         early_stopping_rounds: usize,
     },
+    /// A model of another tool, registered rather than trained.
+    Onnx {},
 }
 
 fn default_hidden() -> Vec<usize> {
@@ -198,6 +200,7 @@ impl Trainer {
             Self::Mlp { .. } => "mlp",
             Self::Resnet { .. } => "resnet",
             Self::Trees { .. } => "trees",
+            Self::Onnx {} => "onnx",
         }
     }
 }
@@ -525,8 +528,11 @@ impl JobSpec {
         if !(0.0..1.0).contains(&dropout) {
             return Err(self.wrong("trainer", "dropout must be in [0, 1)"));
         }
+        if self.trainer == (Trainer::Onnx {}) {
+            return Err(self.wrong("trainer", "an ONNX model is registered, not trained"));
+        }
         let widths_ok = match &self.trainer {
-            Trainer::Linear {} => true,
+            Trainer::Linear {} | Trainer::Onnx {} => true,
             Trainer::Mlp { hidden, .. } => hidden.iter().all(|w| (1..=65_536).contains(w)),
             Trainer::Resnet { width, blocks, expansion, bins, .. } => {
                 (1..=65_536).contains(width)

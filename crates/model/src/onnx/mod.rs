@@ -306,4 +306,4 @@ impl OnnxModel {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

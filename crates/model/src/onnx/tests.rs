@@ -110,7 +110,7 @@ fn one_node(
 }
 
 /// One split at 0.5; `missing` values go where it says; leaves weigh 1 (true) and 2 (false).
-fn stump(mode: &str, missing: i64, extra: Vec<AttributeProto>) -> ModelProto {
+pub(crate) fn stump(mode: &str, missing: i64, extra: Vec<AttributeProto>) -> ModelProto {
     let mut attributes = vec![
         ints("nodes_treeids", &[0, 0, 0]),
         ints("nodes_nodeids", &[0, 1, 2]),
@@ -129,7 +129,7 @@ fn stump(mode: &str, missing: i64, extra: Vec<AttributeProto>) -> ModelProto {
     one_node("ai.onnx.ml", "TreeEnsembleRegressor", attributes, &["y"])
 }
 
-fn answers(model: &ModelProto, inputs: &[f32]) -> Vec<f32> {
+pub(crate) fn answers(model: &ModelProto, inputs: &[f32]) -> Vec<f32> {
     let model = OnnxModel::read(&model.encode_to_vec()).expect("a model");
     model.scores(inputs, 1).expect("scores").1
 }
