@@ -84,6 +84,7 @@ pub(super) fn logistic(x: f32) -> f32 {
 
 /// The inverse normal distribution by Winitzki's approximation of the inverse error function, which
 /// is what ONNX Runtime computes.
+#[allow(clippy::approx_constant)]
 fn probit(p: f32) -> f32 {
     let x = 2.0 * p - 1.0;
     let sign = if x < 0.0 { -1.0f32 } else { 1.0 };
