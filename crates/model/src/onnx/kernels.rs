@@ -14,6 +14,13 @@ pub(super) fn position(axis: i64, dimensions: usize) -> Result<usize, String> {
         .ok_or_else(|| format!("there is no axis {axis} among {dimensions}"))
 }
 
+pub(super) fn flatten(input: &Tensor, axis: i64) -> Result<Tensor, String> {
+    let axis = position(axis, input.shape.len() + 1)?;
+    let (rows, columns) = input.shape.split_at(axis);
+    let shape = vec![rows.iter().product(), columns.iter().product()];
+    Ok(Tensor { shape, data: input.data.clone() })
+}
+
 pub(super) fn map(input: &Tensor, function: impl Fn(f32) -> f32) -> Result<Tensor, String> {
     let values = input.as_floats()?.iter().map(|x| function(*x)).collect();
     Ok(Tensor::floats(input.shape.clone(), values))

@@ -2,7 +2,7 @@
 
 use super::OnnxError;
 use super::kernels::{
-    arg_max, batch_norm, binary, cast, concat, extract, imputed, map, matmul, normalised, position,
+    arg_max, batch_norm, binary, cast, concat, extract, flatten, imputed, map, matmul, normalised,
     reshape, scaled, softmax, squeeze, unsqueeze,
 };
 use super::tensor::{Attributes, Tensor};
@@ -244,13 +244,7 @@ impl Operator {
             Self::Concat { axis } => one(concat(inputs, *axis)?),
             Self::ArgMax { axis, keep } => one(arg_max(input(0)?, *axis, *keep)?),
             Self::Reshape => one(reshape(input(0)?, input(1)?.as_integers()?)?),
-            Self::Flatten { axis } => {
-                let shape = &input(0)?.shape;
-                let axis = position(*axis, shape.len() + 1)?;
-                let (rows, columns) =
-                    (shape[..axis].iter().product(), shape[axis..].iter().product());
-                one(Tensor { shape: vec![rows, columns], data: input(0)?.data.clone() })
-            }
+            Self::Flatten { axis } => one(flatten(input(0)?, *axis)?),
             Self::Squeeze { axes } => one(squeeze(input(0)?, axes, inputs.get(1))?),
             Self::Unsqueeze { axes } => one(unsqueeze(input(0)?, axes, inputs.get(1))?),
             Self::BatchNormalization { epsilon } => one(batch_norm(inputs, *epsilon)?),
@@ -258,13 +252,7 @@ impl Operator {
             Self::Scaler { offset, scale } => one(scaled(input(0)?, offset, scale)?),
             Self::Normalizer { norm } => one(normalised(input(0)?, *norm)?),
             Self::Imputer { values, replaced } => one(imputed(input(0)?, values, *replaced)?),
-            Self::LinearRegressor(linear) => {
-                let mut scores = linear.scores(input(0)?)?;
-                for row in scores.chunks_exact_mut(linear.targets) {
-                    linear.transform.apply(row);
-                }
-                one(Tensor::floats(vec![scores.len() / linear.targets, linear.targets], scores))
-            }
+            Self::LinearRegressor(linear) => one(linear.regress(input(0)?)?),
             Self::LinearClassifier(linear, labels) => linear.classify(input(0)?, labels),
             Self::Trees(trees) => match &trees.labels {
                 None => one(trees.regress(input(0)?)?),
@@ -330,6 +318,14 @@ impl Linear {
             }
         }
         Ok(scores)
+    }
+
+    fn regress(&self, input: &Tensor) -> Result<Tensor, String> {
+        let mut scores = self.scores(input)?;
+        for row in scores.chunks_exact_mut(self.targets) {
+            self.transform.apply(row);
+        }
+        Ok(Tensor::floats(vec![scores.len() / self.targets, self.targets], scores))
     }
 
     fn classify(&self, input: &Tensor, labels: &Labels) -> Result<Vec<Tensor>, String> {

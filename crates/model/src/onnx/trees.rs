@@ -18,6 +18,21 @@ enum Mode {
     Unequal,
 }
 
+impl Mode {
+    fn parse(operator: &str, text: &str) -> Result<Self, OnnxError> {
+        Ok(match text {
+            "LEAF" => Self::Leaf,
+            "BRANCH_LEQ" => Self::AtMost,
+            "BRANCH_LT" => Self::Below,
+            "BRANCH_GTE" => Self::AtLeast,
+            "BRANCH_GT" => Self::Above,
+            "BRANCH_EQ" => Self::Equal,
+            "BRANCH_NEQ" => Self::Unequal,
+            other => return Err(wrong(operator, format!("node mode `{other}` is not supported"))),
+        })
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Node {
     mode: Mode,
@@ -382,16 +397,7 @@ fn read_nodes(
     let mut nodes = Vec::with_capacity(count);
     let mut is_child = vec![false; count];
     for (at, (tree, _)) in keys.enumerate() {
-        let mode = match modes[at].as_str() {
-            "LEAF" => Mode::Leaf,
-            "BRANCH_LEQ" => Mode::AtMost,
-            "BRANCH_LT" => Mode::Below,
-            "BRANCH_GTE" => Mode::AtLeast,
-            "BRANCH_GT" => Mode::Above,
-            "BRANCH_EQ" => Mode::Equal,
-            "BRANCH_NEQ" => Mode::Unequal,
-            other => return Err(wrong(operator, format!("node mode `{other}` is not supported"))),
-        };
+        let mode = Mode::parse(operator, &modes[at])?;
         let mut child = |id: i64| match index.get(&(tree, id)) {
             _ if mode == Mode::Leaf => Ok(0),
             Some(child) => {
