@@ -48,6 +48,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("arrow-flight", &["falaj-gateway", "falaj-tests", "falaj-benches"]),
     ("rcgen", &["falaj-gateway"]),
     ("candle-core", &["falaj-model", "falaj-benches"]),
+    ("candle-nn", &["falaj-benches"]),
+    ("gemm", &["falaj-benches"]),
     ("cudarc", &["falaj-model"]),
     ("forust-ml", &["falaj-model"]),
     ("safetensors", &["falaj-model"]),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibration::CalibrationMap;
 use crate::network::Network;
-use crate::preprocess::Preprocessing;
+use crate::preprocess::{Column, Encoding, Preprocessing};
 use crate::score::forest::Forest;
 use crate::spec::Task;
 use crate::table::InputType;
@@ -53,6 +53,8 @@ pub enum Body {
     },
     /// Trees.
     Forest(Forest),
+    /// A model of another tool, as its file; it takes the columns' numbers in order.
+    Onnx(Vec<u8>),
 }
 
 /// A model.
@@ -71,6 +73,39 @@ pub struct Model {
 }
 
 impl Model {
+    /// A model of another tool. Its file takes the numbers of `columns` in their order, and gives the
+    /// probabilities of `classes`, or a number where there are none; which of its outputs is the
+    /// score is told by the type: the last output of floats.
+    pub fn onnx(
+        task: Task,
+        columns: &[(String, bool)],
+        classes: Vec<String>,
+        file: Vec<u8>,
+    ) -> Self {
+        let column = |(name, nullable): &(String, bool)| Column {
+            name: name.clone(),
+            input: InputType::Float64,
+            nullable: *nullable,
+            encoding: Encoding::Number {
+                mean: 0.0,
+                deviation: 1.0,
+                indicator: false,
+                bins: vec![],
+            },
+        };
+        let target = match task {
+            Task::Regression => Target::Number { mean: 0.0, deviation: 1.0 },
+            _ => Target::Classes { input: InputType::String, classes },
+        };
+        Self {
+            task,
+            preprocessing: Preprocessing { columns: columns.iter().map(column).collect() },
+            target,
+            body: Body::Onnx(file),
+            calibration: CalibrationMap::None,
+        }
+    }
+
     /// Numbers per prediction: one, or one per class of a multiclass task.
     pub fn outputs(&self) -> usize {
         outputs(self.task, &self.target)

@@ -114,7 +114,7 @@ impl Network {
             Trainer::Resnet { width, blocks, expansion, dropout, .. } => {
                 network.residual(inputs, *width, *blocks, width * expansion, *dropout);
             }
-            Trainer::Trees { .. } => return None,
+            Trainer::Trees { .. } | Trainer::Onnx {} => return None,
         }
         Some(network)
     }

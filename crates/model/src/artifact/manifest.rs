@@ -97,6 +97,8 @@ pub enum BodyManifest {
         /// Number of categorical columns.
         categories: usize,
     },
+    /// A model of another tool; its file is a tensor of bytes.
+    Onnx {},
 }
 
 /// Everything that is said of a model.

@@ -180,6 +180,19 @@ impl Artifact {
         Ok(artifact)
     }
 
+    /// The artifact of a model of another tool; `spec` names it, its task and its columns.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Model`] when it cannot be evaluated.
+    pub fn registered(
+        spec: &JobSpec,
+        model: Model,
+        provenance: Provenance,
+    ) -> Result<Self, ArtifactError> {
+        let trained = Trained { model, report: Default::default(), hardware: Default::default() };
+        Self::new(spec, trained, provenance)
+    }
+
     fn from_content(content: Vec<u8>, seals: Vec<Seal>) -> Result<Self, ArtifactError> {
         let mut rest = Reader { bytes: &content };
         if rest.take(MAGIC.len(), "the head").map_err(|_| ArtifactError::Foreign)? != MAGIC {

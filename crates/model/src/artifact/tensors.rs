@@ -7,6 +7,9 @@ use super::manifest::BodyManifest;
 use crate::model::{Body, Model};
 use crate::score::forest::{Forest, Node, Tree};
 
+/// Name of the tensor that holds an ONNX file.
+const FILE: &str = "onnx";
+
 struct Tensor {
     name: String,
     dtype: Dtype,
@@ -45,6 +48,10 @@ pub(super) fn write(model: &Model) -> Result<(BodyManifest, Vec<u8>), ArtifactEr
             (BodyManifest::Network { network: network.clone() }, tensors)
         }
         Body::Forest(forest) => forest_tensors(forest),
+        Body::Onnx(file) => {
+            let (name, dtype, shape) = (FILE.to_owned(), Dtype::U8, vec![file.len()]);
+            (BodyManifest::Onnx {}, vec![Tensor { name, dtype, shape, bytes: file.clone() }])
+        }
     };
     let views = tensors
         .iter()
@@ -128,6 +135,10 @@ pub(super) fn read(manifest: &BodyManifest, bytes: &[u8]) -> Result<Body, Artifa
                 parameters.extend(bytes.chunks_exact(4).map(value));
             }
             Ok(Body::Network { network: network.clone(), parameters })
+        }
+        BodyManifest::Onnx {} => {
+            let (_, file) = source.tensor(FILE, Dtype::U8, 1)?;
+            Ok(Body::Onnx(file.to_vec()))
         }
         BodyManifest::Forest { numbers, categories } => {
             read_forest(&source, *numbers, *categories).map(Body::Forest)

@@ -139,3 +139,36 @@ fn cards_are_complete_and_deterministic() {
         }
     }
 }
+
+#[test]
+fn models_of_other_tools_are_registered_and_scored() {
+    use crate::onnx::tests::{answers, stump};
+    use prost::Message;
+
+    let file = stump("BRANCH_LT", 0, vec![]);
+    let columns = vec![("amount".to_owned(), true)];
+    let job = JobSpec::new("m", Task::Regression, "y", vec![], Trainer::Onnx {});
+    let model = |columns: &[(String, bool)], file: Vec<u8>| {
+        Artifact::registered(
+            &job,
+            Model::onnx(Task::Regression, columns, vec![], file),
+            provenance(),
+        )
+    };
+    let artifact = model(&columns, file.encode_to_vec()).expect("an artifact");
+    let read = Artifact::load(artifact.id(), &artifact.to_bytes(), None).expect("sound");
+    assert_eq!(read, artifact);
+    let scorer = read.scorer().expect("a scorer");
+    let mut out = [0.0];
+    for value in [0.25f32, 0.75] {
+        let inputs = [crate::Input::Number(f64::from(value))];
+        scorer.score_into(&inputs, &mut scorer.scratch(), &mut out).expect("a score");
+        assert_eq!(out[0], f64::from(answers(&file, &[value])[0]));
+    }
+    assert!(Card::of(&artifact).markdown.contains("`onnx`"));
+    let two = [columns[0].clone(), ("other".to_owned(), false)];
+    assert!(
+        model(&two, file.encode_to_vec()).expect_err("columns").to_string().contains("1 columns")
+    );
+    assert!(model(&columns, b"no model".to_vec()).is_err());
+}

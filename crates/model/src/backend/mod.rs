@@ -228,3 +228,6 @@ pub(crate) fn check_batch(network: &Network, batch: &Batch<'_>) -> Result<(), Ba
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ use crate::table::Input;
 use dense::{Buffers, Program, ROWS};
 use forest::Forest;
 
+use crate::onnx::{OnnxError, OnnxModel};
+
 /// Why a row got no score.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ScoreError {
@@ -25,6 +27,9 @@ pub enum ScoreError {
     /// The numbers overflowed on the way.
     #[error("the score is not a finite number: the inputs are far outside of what was trained on")]
     NotFinite,
+    /// A model of another tool cannot be evaluated on the row.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
     /// The model's parts do not fit together.
     #[error("the model cannot be used: {0}")]
     Model(String),
@@ -48,6 +53,7 @@ enum Engine {
         wide: bool,
     },
     Forest(Forest),
+    Onnx(Box<OnnxModel>),
 }
 
 /// A model, ready to predict.
@@ -123,6 +129,15 @@ impl Scorer {
                 }
                 Engine::Forest(forest.clone())
             }
+            Body::Onnx(file) => {
+                let graph = OnnxModel::read(file)?;
+                let given = model.preprocessing.columns.len();
+                if model.preprocessing.codes() > 0 || graph.columns().is_some_and(|c| c != given) {
+                    let expected = graph.columns().map_or("some".to_owned(), |c| c.to_string());
+                    return Err(OnnxError::Inputs { given, expected }.into());
+                }
+                Engine::Onnx(Box::new(graph))
+            }
         };
         Ok(Self {
             task: model.task,
@@ -156,6 +171,7 @@ impl Scorer {
         let (buffers, inputs) = match &self.engine {
             Engine::Network { program, .. } => (Some(program.buffers()), 0),
             Engine::Forest(forest) => (None, forest.width()),
+            Engine::Onnx(_) => (None, 0),
         };
         Scratch {
             numbers: vec![0.0; self.numbers],
@@ -168,7 +184,7 @@ impl Scorer {
     }
 
     /// Scores one row into `out`, which has [`Scorer::outputs`] entries. Does not allocate, unless to
-    /// name an offending column.
+    /// name an offending column, or for a model of another tool.
     ///
     /// # Errors
     /// [`ScoreError`]; `out` is then unspecified.
@@ -295,6 +311,10 @@ impl Scorer {
                 forest.inputs(&scratch.numbers, codes, &mut scratch.inputs);
                 forest.logits(&scratch.inputs, logits);
             }
+            (Engine::Onnx(graph), _) => {
+                let logits = &mut scratch.logits[slot * self.outputs..(slot + 1) * self.outputs];
+                onnx_scores(graph, self.task, &scratch.numbers, logits)?;
+            }
             (Engine::Network { .. }, None) => {
                 return Err(ScoreError::Model("the scratch is another model's".to_owned()));
             }
@@ -343,6 +363,10 @@ impl Scorer {
         if logits.iter().any(|logit| !logit.is_finite()) {
             return Err(ScoreError::NotFinite);
         }
+        if matches!(self.engine, Engine::Onnx(_)) {
+            out.copy_from_slice(logits);
+            return Ok(());
+        }
         match self.task {
             Task::Binary => out[0] = binary_probability(&self.calibration, logits[0]),
             Task::Multiclass => {
@@ -371,6 +395,32 @@ impl Scorer {
             Task::Regression => None,
         }
     }
+}
+
+/// The scores of a row: one number, the probability of the second of two classes, or all of them.
+fn onnx_scores(
+    graph: &OnnxModel,
+    task: Task,
+    numbers: &[f64],
+    scores: &mut [f64],
+) -> Result<(), ScoreError> {
+    let inputs: Vec<f32> = numbers.iter().map(|number| *number as f32).collect();
+    if inputs.iter().any(|input| input.is_infinite()) {
+        return Err(ScoreError::NotFinite);
+    }
+    let (given, values) = graph.scores(&inputs, inputs.len())?;
+    let own = match (task, values.as_slice()) {
+        (Task::Binary, [_, second]) => std::slice::from_ref(second),
+        (_, all) if all.len() == scores.len() => all,
+        _ => {
+            let why = format!("it gives {given} scores where {} are needed", scores.len());
+            return Err(ScoreError::Model(why));
+        }
+    };
+    for (score, value) in scores.iter_mut().zip(own) {
+        *score = f64::from(*value);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

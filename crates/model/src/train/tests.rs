@@ -216,7 +216,7 @@ fn ranks_with_shares_equal_one_rank_with_the_batch() {
         (job.epochs, job.batch_size) = (2, 96);
         let parameters = |trained: Trained| match trained.model.body {
             Body::Network { parameters, .. } => parameters,
-            Body::Forest(_) => Vec::new(),
+            _ => Vec::new(),
         };
         let one = parameters(run(&job).expect("a model").0);
         for workers in [2, 3, 4] {
