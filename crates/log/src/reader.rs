@@ -223,7 +223,7 @@ impl Reader {
 
     /// Events of one partition from `offset` on, epoch by epoch, until at least `limit` rows were
     /// given or the end is reached. Rows before `offset` in its epoch are cut off. Each item carries
-    /// its epoch's record.
+    /// its epoch's record. With [`ReadOptions::skip_cut`] it begins with the first event that is kept.
     ///
     /// # Errors
     /// As [`Self::epoch`].
@@ -246,6 +246,9 @@ impl Reader {
             }
             return Ok(found);
         }
+        if self.options.skip_cut {
+            at = at.max(self.first_offset(topic, partition)?);
+        }
         while rows < limit
             && let Some(location) = self.log.locate(topic, partition, at)?
         {
@@ -263,6 +266,25 @@ impl Reader {
             found.push((entry.record.clone(), events));
         }
         Ok(found)
+    }
+
+    /// The offset of a partition's first event that is kept; the next offset where none is.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn first_offset(&self, topic: TopicId, partition: u32) -> Result<u64, ReadError> {
+        let first_kept = self.log.first_kept(topic);
+        let (mut low, mut high) = (0, self.log.next_offset(topic, partition));
+        while first_kept > 0 && low < high {
+            let middle = low + (high - low) / 2;
+            match self.log.locate(topic, partition, middle)? {
+                Some(found) if found.epoch < first_kept => {
+                    low = found.first_offset + u64::from(found.count);
+                }
+                _ => high = middle,
+            }
+        }
+        Ok(low)
     }
 
     /// Recomputes everything that an epoch commits to: its tables, its predecessor's hash, and

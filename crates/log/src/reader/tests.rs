@@ -353,6 +353,12 @@ fn what_was_cut_is_named_or_left_out_and_the_rest_verifies() {
     let lenient = reader(&of, ReadOptions { skip_cut: true, ..ReadOptions::default() });
     let epochs: Vec<_> = lenient.epochs(0).map(Result::unwrap).collect();
     assert_eq!(epochs.len(), 6);
+    assert_eq!(lenient.first_offset(topic, 0).unwrap(), 4);
+    assert_eq!(lenient.first_offset(refunds().id(), 0).unwrap(), 0);
+    assert_eq!(lenient.first_offset(TopicId::of("never seen"), 0).unwrap(), 0);
+    let kept = lenient.range(topic, 0, 0, 100).unwrap();
+    assert_eq!(kept.iter().map(|(_, events)| events.len()).sum::<usize>(), 4);
+    assert_eq!(kept[0].1.first_offset, 4);
     for events in &epochs {
         let epoch = events.record().epoch;
         lenient.verify_epoch(epoch).unwrap();

@@ -95,7 +95,7 @@ fn find(
         topics: Some([schema.id()].into()),
         pii: PiiMode::Plain,
         verify: true,
-        ..ReadOptions::default()
+        skip_cut: true,
     });
     let mut found = None;
     for partition in 0..schema.partitions {
