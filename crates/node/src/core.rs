@@ -4,7 +4,7 @@
 //! Knows no door and no verb. Rules about topics, views or epochs live in the crates below.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -42,6 +42,8 @@ pub struct CoreOptions {
     pub pump: PumpOptions,
     /// The sequencer's limits; its clock and definitions are set here.
     pub sequencer: SequencerOptions,
+    /// The program that is started as `PROGRAM trainer --job FOLDER`; `None`: this one.
+    pub trainer: Option<PathBuf>,
 }
 
 impl CoreOptions {
@@ -52,6 +54,7 @@ impl CoreOptions {
             clock,
             pump: PumpOptions::default(),
             sequencer: SequencerOptions::default(),
+            trainer: None,
         }
     }
 }

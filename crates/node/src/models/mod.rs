@@ -10,6 +10,7 @@ pub mod job;
 pub mod ledger;
 pub mod outcomes;
 pub mod predictor;
+mod reference;
 pub mod registry;
 pub mod replay;
 pub mod rows;
@@ -28,7 +29,9 @@ use falaj_definitions::pipelines::{Pipeline, Promotion};
 use falaj_event::LogTime;
 use falaj_gateway::backend::{BackendError, PredictRequest, PredictResponse};
 use falaj_lifecycle::registry::PromotionEvidence;
-use falaj_lifecycle::{Action, Actor, Command, ModelEvent, RegistryState, Stage, VersionNumber};
+use falaj_lifecycle::{
+    Action, Actor, Command, Firing, ModelEvent, RegistryState, Stage, VersionNumber,
+};
 use serde_json::{Value as Json, json};
 
 pub use artifacts::Artifacts;
@@ -36,6 +39,7 @@ use ledger::Ledger;
 use predictor::Predictor;
 use registry::{CommandError, Registry};
 use serving::{Loaded, ServingSet};
+use watch::{Decision, Watch, WatchParts};
 
 use crate::core::Core;
 
@@ -48,6 +52,7 @@ pub struct ModelLoop {
     loaded: Mutex<BTreeMap<String, Arc<Loaded>>>,
     ledger: Mutex<Option<Ledger>>,
     runs: runs::Runs,
+    watch: Mutex<Option<Watch>>,
     /// The log's last epoch at the start: predictions wait until the views are there.
     caught_up_at: Option<u64>,
     stopping: AtomicBool,
@@ -86,6 +91,7 @@ impl ModelLoop {
             loaded: Mutex::default(),
             ledger: Mutex::new(Some(ledger)),
             runs: runs::Runs::default(),
+            watch: Mutex::default(),
             caught_up_at: core.log.tail().map(|tail| tail.record.epoch),
             stopping: AtomicBool::new(false),
             threads: Mutex::new(vec![thread]),
@@ -97,12 +103,56 @@ impl ModelLoop {
         }
         let thread = runs::start(&all)?;
         all.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        if !all.core.catalog.pipelines.is_empty() {
+            let watch = all.start_watch().context("starting the watch over predictions")?;
+            *all.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+        }
         Ok(all)
+    }
+
+    fn start_watch(self: &Arc<Self>) -> Result<Watch> {
+        let folder = self.core.options.data.models();
+        let weak = Arc::downgrade(self);
+        Watch::start(WatchParts {
+            log: Arc::clone(&self.core.log),
+            reader: Arc::clone(&self.core.reader),
+            sequencer: self.core.sequencer.clone(),
+            catalog: Arc::clone(&self.core.catalog),
+            references: Arc::new(move |_, _, id| reference::read(&folder, id)),
+            decide: Arc::new(move |decision| {
+                if let Some(all) = weak.upgrade() {
+                    all.answer(decision);
+                }
+            }),
+        })
+    }
+
+    /// Does what the watch over predictions asks for. The registry's refusal is an answer, too: it
+    /// holds what was done already.
+    fn answer(&self, decision: Decision) {
+        match decision {
+            Decision::Fire { pipeline, firing } => {
+                let Firing { trigger, run, actor, windows, reason, .. } = firing;
+                let _ = self.request(&pipeline, actor, &trigger, windows, &reason, Some(run));
+            }
+            Decision::RollBack { pipeline, breach, .. } => {
+                let actor = Actor::Rule(breach.guardrail.clone());
+                let reason = breach.to_string();
+                let _ = self.roll_back(&pipeline, None, actor, &reason, Some(breach));
+            }
+            // They stand on `falaj.drift`, where people and programs read them.
+            Decision::Report { .. }
+            | Decision::Mended { .. }
+            | Decision::Suppressed { .. }
+            | Decision::Cleared { .. } => {}
+        }
     }
 
     /// Ends runs (they go on at the next start), logs what is queued, and ends all threads.
     pub fn stop(&self) {
         self.stopping.store(true, std::sync::atomic::Ordering::Release);
+        // Its failure was in the status for whoever asked.
+        drop(self.watch.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.runs.stop();
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner).take();
         let threads =
@@ -341,6 +391,12 @@ impl ModelLoop {
 
     /// The state of all pipelines for people, as JSON.
     pub fn status(&self) -> Json {
+        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let watch = watch.as_ref().map(|watch| watch.state().status());
+        json!({ "pipelines": self.pipelines_status(), "watch": watch })
+    }
+
+    fn pipelines_status(&self) -> Json {
         self.registry.with(|state| {
             state
                 .pipelines()

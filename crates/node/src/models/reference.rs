@@ -24,6 +24,22 @@ pub fn path(folder: &std::path::Path, id: &str) -> PathBuf {
     folder.join(format!("{id}.reference.json"))
 }
 
+/// Reads the reference of the artifact `id`; `None` where none was kept.
+///
+/// # Errors
+/// When it is damaged.
+pub fn read(folder: &std::path::Path, id: &str) -> Result<Option<Arc<ReferenceSet>>> {
+    let path = path(folder, id);
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let set = ReferenceSet::from_bytes(&bytes);
+            Ok(Some(Arc::new(set.with_context(|| format!("reading {}", path.display()))?)))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
+
 /// The reference of a version: its training rows, and its scores on the rows held out.
 ///
 /// # Errors

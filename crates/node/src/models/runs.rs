@@ -302,9 +302,8 @@ fn labelled(pipeline: &Pipeline, rows: Vec<RecordBatch>) -> Result<Vec<RecordBat
 
 /// Runs the process and records what it says.
 fn train(all: &ModelLoop, run: &QueuedRun, version: VersionNumber, folder: &Folder) -> Result<()> {
-    let program = std::env::var_os("FALAJ_TRAINER")
-        .map_or_else(std::env::current_exe, |path| Ok(path.into()))
-        .context("finding this program")?;
+    let program = all.core.options.trainer.clone();
+    let program = program.map_or_else(std::env::current_exe, Ok).context("finding this program")?;
     let mut child = Process::new(&program)
         .arg("trainer")
         .arg("--job")

@@ -18,7 +18,7 @@ mod tail;
 pub mod text;
 mod topics;
 mod train;
-mod trainer;
+pub mod trainer;
 mod training_set;
 mod up;
 
