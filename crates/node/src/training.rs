@@ -158,7 +158,8 @@ pub fn rows(core: &Core, pipeline: &Pipeline) -> Result<(Vec<RecordBatch>, Optio
     let times = falaj_event::cells::Cells::new(moments.as_ref())?;
     let mut rows: Vec<u32> = (0..u32::try_from(found)?).collect();
     rows.sort_by_cached_key(|row| (times.value(*row as usize), *row));
-    let sorted = arrow::compute::take_record_batch(&set.batch, &arrow::array::UInt32Array::from(rows))?;
+    let sorted =
+        arrow::compute::take_record_batch(&set.batch, &arrow::array::UInt32Array::from(rows))?;
     let epochs = set.metadata["epoch"].as_u64().map(|last| (0, last));
     Ok((vec![sorted], epochs))
 }
