@@ -1,17 +1,13 @@
 //! `falaj training-set`: the rows that a model pipeline learns from, as Parquet.
 
-use std::fs::File;
-
 use anyhow::{Context, Result};
 use falaj_gateway::wire::ReadTicket;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use serde_json::{Value as Json, json};
 
 use super::Session;
 use super::text::{bar, count, log_time, spinner, table};
 use crate::cli::{SetMode, TrainingSet};
+use crate::parquet_file;
 
 /// Writes the file.
 ///
@@ -45,12 +41,7 @@ async fn write(session: &Session, options: &TrainingSet, json: bool) -> Result<(
     // Written beside and renamed, so that a file of this name is always whole.
     let path = &options.out;
     let temporary = path.with_extension("parquet.part");
-    let file =
-        File::create(&temporary).with_context(|| format!("creating {}", temporary.display()))?;
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .build();
-    let mut writer = ArrowWriter::try_new(file, reading.schema().clone(), Some(properties))?;
+    let mut writer = parquet_file::writer(&temporary, reading.schema().clone())?;
     let progress = bar(metadata["rows"].as_u64().unwrap_or(0), &options.pipeline);
     let mut rows = 0;
     while let Some(batch) = reading.next().await? {
