@@ -52,6 +52,8 @@ struct VersionWindow {
     predicted: Option<ColumnSummary>,
     /// As the reference's slices.
     slices: Vec<Vec<ColumnSummary>>,
+    /// The position of each slice's column among the inputs.
+    slice_inputs: Vec<Option<usize>>,
     scores: Scores,
     sample: RowSample,
 }
@@ -105,13 +107,14 @@ impl DriftWindows {
         let own = self
             .versions
             .entry(prediction.version)
-            .or_insert_with(|| VersionWindow::new(Arc::clone(reference)));
+            .or_insert_with(|| VersionWindow::new(&self.settings, Arc::clone(reference)));
         own.add(&self.settings, prediction);
     }
 }
 
 impl VersionWindow {
-    fn new(reference: Arc<ReferenceSet>) -> Self {
+    fn new(settings: &MonitorSettings, reference: Arc<ReferenceSet>) -> Self {
+        let position = |name: &str| settings.inputs.iter().position(|input| input.name == *name);
         let of = |all: &[ColumnReference], sample: usize| -> Vec<ColumnSummary> {
             all.iter().map(|column| empty_like(&column.summary, sample)).collect()
         };
@@ -124,6 +127,7 @@ impl VersionWindow {
             score: one(&reference.score),
             predicted: one(&reference.predicted),
             slices: reference.slices.iter().map(|slice| of(&slice.inputs, 0)).collect(),
+            slice_inputs: reference.slices.iter().map(|slice| position(&slice.column)).collect(),
             scores: Scores::default(),
             sample: RowSample::default(),
             reference,
@@ -156,8 +160,8 @@ impl VersionWindow {
             }
             self.sample.add(hash, row);
         }
-        for (slice, summaries) in self.reference.slices.iter().zip(&mut self.slices) {
-            let position = settings.inputs.iter().position(|input| input.name == slice.column);
+        let slices = self.reference.slices.iter().zip(&self.slice_inputs).zip(&mut self.slices);
+        for ((slice, position), summaries) in slices {
             let value = position.and_then(|position| name_of(&prediction.inputs[position]));
             if value.is_some_and(|value| value == slice.value.as_str()) {
                 add_inputs(summaries, settings, prediction, hash);
