@@ -68,10 +68,12 @@ struct Cursor {
     next: u64,
 }
 
+type Cursors = HashMap<(TopicId, u32), Arc<tokio::sync::Mutex<Cursor>>>;
+
 /// Reads records.
 pub(crate) struct Blocks {
     cluster: Cluster,
-    cursors: Mutex<HashMap<(TopicId, u32), Arc<tokio::sync::Mutex<Cursor>>>>,
+    cursors: Mutex<Cursors>,
     cache: Mutex<Cache>,
     opened: AtomicU32,
 }
