@@ -28,7 +28,7 @@ fn cluster(name: &str) -> Option<LogPlace> {
 /// Definitions as files.
 fn definitions(folder: &Path) -> std::path::PathBuf {
     let folder = folder.join("definitions");
-    for (name, text) in [("topics/orders.toml", TOPIC), ("dataflows/orders.sql", VIEW)] {
+    for (name, text) in [("topics/orders.toml", TOPIC), ("dataflows/customer_orders.sql", VIEW)] {
         let path = folder.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();

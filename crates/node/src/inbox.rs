@@ -93,15 +93,19 @@ impl Taker {
         while !stop.load(Ordering::SeqCst) {
             let Ok(records) = self.inbox.next(TOGETHER, WAIT) else { return };
             for run in records.chunk_by(|one, next| one.offset + 1 == next.offset) {
-                match self.submit(&mut parser, run) {
-                    Ok(()) => {}
-                    // The sequencer is stopping; the next one takes them.
-                    Err(error) if error.is::<SubmitError>() => return,
-                    Err(error) => {
-                        eprintln!("falaj: the inbox {}: {error:#}", self.inbox.name());
-                        return;
-                    }
+                let Err(error) = self.submit(&mut parser, run) else { continue };
+                // A sequencer that stops leaves them to the next one.
+                let stopping = matches!(
+                    error.downcast_ref(),
+                    Some(SubmitError::Closed | SubmitError::Poisoned { .. })
+                );
+                if !stopping {
+                    eprintln!(
+                        "falaj: the inbox {} is not taken any more: {error:#}",
+                        self.inbox.name()
+                    );
                 }
+                return;
             }
         }
     }
