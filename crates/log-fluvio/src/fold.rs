@@ -3,6 +3,7 @@
 //! Every reader of one epochs topic folds the same records in the same order and so comes to the same
 //! log. It does not know sockets, threads or the cluster.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use falaj_event::{LogTime, ProducerId, TopicId};
@@ -11,6 +12,7 @@ use falaj_log::{BlockId, EpochEntry, LogError};
 
 use crate::error::damaged;
 use crate::index::Index;
+pub use crate::index::Place;
 use crate::wire::{self, EpochsRecord};
 
 /// What became of a record.
@@ -25,6 +27,13 @@ pub enum Folded {
         /// Who claimed it.
         claimant: [u8; 16],
     },
+    /// A cut that counts.
+    Cut {
+        /// The topic.
+        topic: TopicId,
+        /// The first epoch whose blocks are kept.
+        first_kept: u64,
+    },
     /// A record without effect, and why.
     Ignored(LogError),
     /// Somebody else's record, or one that was folded before.
@@ -38,6 +47,7 @@ pub struct Fold {
     term: u64,
     tail: Option<Arc<EpochEntry>>,
     index: Index,
+    cuts: HashMap<TopicId, u64>,
     ignored: u64,
 }
 
@@ -95,6 +105,15 @@ impl Fold {
                 Folded::Claim { term, claimant }
             }
             EpochsRecord::Claim { term, .. } => {
+                self.ignored += 1;
+                Folded::Ignored(LogError::Fenced { current: self.term, got: term })
+            }
+            EpochsRecord::Cut { term, topic, first_kept } if term >= self.term => {
+                let first_kept = self.cut_at(topic, first_kept);
+                self.cuts.insert(topic, first_kept);
+                Folded::Cut { topic, first_kept }
+            }
+            EpochsRecord::Cut { term, .. } => {
                 self.ignored += 1;
                 Folded::Ignored(LogError::Fenced { current: self.term, got: term })
             }
@@ -156,8 +175,19 @@ impl Fold {
         self.index.locate(topic, partition, offset)
     }
 
-    /// Fluvio offset of a committed block.
-    pub fn block(&self, topic: TopicId, partition: u32, block: BlockId) -> Option<u64> {
+    /// The first epoch whose blocks of `topic` are kept; 0 where nothing was cut.
+    pub fn first_kept(&self, topic: TopicId) -> u64 {
+        self.cuts.get(&topic).copied().unwrap_or(0)
+    }
+
+    /// What a cut at `first_kept` would keep: the newest epoch always, and nothing that was cut.
+    pub fn cut_at(&self, topic: TopicId, first_kept: u64) -> u64 {
+        let newest = self.tail.as_ref().map_or(0, |tail| tail.record.epoch);
+        first_kept.min(newest).max(self.first_kept(topic))
+    }
+
+    /// Where a committed block is, or was before it was cut.
+    pub fn block(&self, topic: TopicId, partition: u32, block: BlockId) -> Option<Place> {
         self.index.block(topic, partition, block)
     }
 

@@ -81,7 +81,7 @@ impl View {
                 state.recent.push_back(entry);
             }
             Folded::Claim { term, claimant } => state.claim = Some((term, claimant)),
-            Folded::Ignored(_) | Folded::Nothing => {}
+            Folded::Cut { .. } | Folded::Ignored(_) | Folded::Nothing => {}
         }
         state.last = Some(digest(key, value));
         self.grown.notify_all();

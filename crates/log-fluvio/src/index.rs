@@ -14,14 +14,23 @@ struct EpochRow {
     at: u64,
 }
 
+/// Where a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its offset in the Fluvio topic.
+    pub offset: u64,
+    /// The epoch that committed it.
+    pub epoch: u64,
+}
+
 /// What one partition holds.
 #[derive(Debug, Default)]
 struct PartitionIndex {
     next_offset: u64,
     /// First offset and epoch of each entry that touched it, ascending.
     runs: Vec<(u64, u64)>,
-    /// Fluvio offsets of its committed blocks.
-    blocks: HashMap<BlockId, u64>,
+    /// Its committed blocks.
+    blocks: HashMap<BlockId, Place>,
 }
 
 /// The index.
@@ -42,7 +51,9 @@ impl Index {
             let index = self.partitions.entry((part.topic, part.partition)).or_default();
             index.next_offset = part.end_offset();
             index.runs.push((part.first_offset, epoch));
-            index.blocks.extend(part.blocks.iter().copied().zip(places.by_ref().copied()));
+            for (block, offset) in part.blocks.iter().zip(places.by_ref()) {
+                index.blocks.insert(*block, Place { offset: *offset, epoch });
+            }
         }
         for run in &entry.producers {
             self.producers.insert((run.producer, run.first_sequence), epoch);
@@ -71,8 +82,8 @@ impl Index {
         of.runs.get(after.checked_sub(1)?).map(|(_, epoch)| *epoch)
     }
 
-    /// Fluvio offset of a committed block.
-    pub(crate) fn block(&self, topic: TopicId, partition: u32, block: BlockId) -> Option<u64> {
+    /// Where a committed block is, or was before it was cut.
+    pub(crate) fn block(&self, topic: TopicId, partition: u32, block: BlockId) -> Option<Place> {
         self.partitions.get(&(topic, partition))?.blocks.get(&block).copied()
     }
 

@@ -9,7 +9,7 @@
 //!
 //! | Fluvio topic | partitions | a record |
 //! | --- | --- | --- |
-//! | `NAME-epochs` | 1 | an epoch entry or a claim of a term (see [`wire`]) |
+//! | `NAME-epochs` | 1 | an epoch entry, a claim of a term or a cut (see [`wire`]) |
 //! | `NAME-TOPIC-log` | as declared | a block (see [`wire`]) |
 //! | `NAME-TOPIC-inbox` | as declared | a JSON event of any Fluvio producer, for topics that have an inbox |
 //!
@@ -42,9 +42,11 @@
 //! * **Blocks and records are separate files.** After such a power cut a record can survive blocks that
 //!   it names; reading them is [`falaj_log::LogError::Damaged`] and names the partition and the offset.
 //!   Nothing is skipped silently.
-//! * **The controller decides on retention.** Topics are made with the declared retention; whoever
-//!   shortens it on the cluster, or deletes a topic, destroys events.
-//! * **Memory.** A handle keeps an index of the whole log: about 20 bytes per epoch, 60 per block and 100
+//! * **A cut hides, the cluster deletes.** Blocks below a cut can no longer be read through the log from
+//!   the moment that [`falaj_log::Log::cut`] returns; the cluster deletes them when its own retention
+//!   says so. Topics are made with the retention that is declared; whoever shortens it on the cluster,
+//!   or deletes a topic, destroys events.
+//! * **Memory.** A handle keeps an index of the whole log: about 20 bytes per epoch, 70 per block and 100
 //!   per producer's run. Opening reads the epochs topic from its beginning.
 //!
 //! # Faults, and what is seen

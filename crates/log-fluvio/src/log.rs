@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Instant;
 
@@ -57,6 +58,8 @@ pub struct FluvioLog {
     blocks: Arc<Blocks>,
     writing: Mutex<Writing>,
     memory: Option<Memory>,
+    /// The term that this handle claimed; 0: none.
+    claimed: AtomicU64,
     runtime: Option<Runtime>,
 }
 
@@ -103,6 +106,7 @@ impl FluvioLog {
             blocks: Arc::new(Blocks::new(Cluster::new(Arc::clone(&options)))),
             writing: Mutex::default(),
             memory,
+            claimed: AtomicU64::new(0),
             runtime: Some(runtime),
             epochs,
             options,
@@ -166,6 +170,7 @@ impl FluvioLog {
             let at = self.send_epochs(key, who.as_bytes().into(), doing)?;
             self.folded_beyond(at, doing)?;
             if self.view.state().claim == Some((term, claimant)) {
+                self.claimed.store(term, Ordering::SeqCst);
                 return Ok(term);
             }
         }

@@ -5,6 +5,7 @@
 //! | --- | --- | --- |
 //! | entry | `46 4c 4a 50` ("FLJP"), version 1, number of blocks u32, for each the Fluvio offset u64 | the epoch entry's permanent bytes |
 //! | claim | `46 4c 4a 43` ("FLJC"), version 1, term u64, claimant (16 random bytes) | who claims, as text for people |
+//! | cut | `46 4c 4a 58` ("FLJX"), version 1, term u64, topic id (16), first kept epoch u64 | empty |
 //!
 //! An entry's offsets are in the order in which its partition table names blocks. The value is byte for
 //! byte what every other log stores, so that proofs do not depend on where the log lives.
@@ -16,10 +17,12 @@
 //! | --- | --- | --- |
 //! | block | partition u32, block id (16) | the sealed block |
 
+use falaj_event::TopicId;
 use falaj_log::{BlockId, EpochEntry};
 
 const PLACES: &[u8; 4] = b"FLJP";
 const CLAIM: &[u8; 4] = b"FLJC";
+const CUT: &[u8; 4] = b"FLJX";
 const VERSION: u8 = 1;
 
 /// A record of the epochs topic.
@@ -38,6 +41,15 @@ pub enum EpochsRecord {
         term: u64,
         /// Which one it is.
         claimant: [u8; 16],
+    },
+    /// Old blocks of a topic are let go of.
+    Cut {
+        /// The term of whoever cuts.
+        term: u64,
+        /// The topic.
+        topic: TopicId,
+        /// The first epoch whose blocks are kept.
+        first_kept: u64,
     },
     /// Somebody else's.
     Foreign,
@@ -62,6 +74,17 @@ pub fn claim_key(term: u64, claimant: [u8; 16]) -> Vec<u8> {
     key.push(VERSION);
     key.extend_from_slice(&term.to_be_bytes());
     key.extend_from_slice(&claimant);
+    key
+}
+
+/// The key of a cut's record.
+pub fn cut_key(term: u64, topic: TopicId, first_kept: u64) -> Vec<u8> {
+    let mut key = Vec::with_capacity(37);
+    key.extend_from_slice(CUT);
+    key.push(VERSION);
+    key.extend_from_slice(&term.to_be_bytes());
+    key.extend_from_slice(&topic.0);
+    key.extend_from_slice(&first_kept.to_be_bytes());
     key
 }
 
@@ -97,12 +120,20 @@ pub fn decode(key: &[u8], value: &[u8]) -> Result<EpochsRecord, String> {
     let Some((magic, rest)) = key.split_first_chunk::<4>() else {
         return Ok(EpochsRecord::Foreign);
     };
-    if magic != PLACES && magic != CLAIM {
+    if ![PLACES, CLAIM, CUT].contains(&magic) {
         return Ok(EpochsRecord::Foreign);
     }
     let Some((&version, rest)) = rest.split_first() else { return Err("its key is cut".into()) };
     if version != VERSION {
         return Err(format!("its key has version {version}; upgrade this program"));
+    }
+    if magic == CUT {
+        let cut = || "the cut is cut short".to_owned();
+        let (term, rest) = rest.split_first_chunk::<8>().ok_or_else(cut)?;
+        let (topic, rest) = rest.split_first_chunk::<16>().ok_or_else(cut)?;
+        let first_kept = u64::from_be_bytes(rest.try_into().map_err(|_| cut())?);
+        let (term, topic) = (u64::from_be_bytes(*term), TopicId(*topic));
+        return Ok(EpochsRecord::Cut { term, topic, first_kept });
     }
     if magic == CLAIM {
         let (term, claimant) =

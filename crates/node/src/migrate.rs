@@ -1,10 +1,14 @@
 //! Copies a log to another place, byte for byte: blocks and epoch records stay what they are, and with
-//! them every hash, root and proof.
+//! them every hash, root and proof. What retention has cut from the source is cut from the copy.
 //!
 //! Knows the contract only.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail};
-use falaj_log::{EpochEntry, Log, StagedBlock};
+use falaj_event::TopicId;
+use falaj_log::{EpochEntry, Log, LogError, StagedBlock};
 
 /// Called with (done, all).
 pub type Report<'a> = &'a mut dyn FnMut(u64, u64);
@@ -28,14 +32,22 @@ pub fn copy(from: &dyn Log, to: &dyn Log, report: Report<'_>) -> Result<Copied> 
     let all = from.tail().map_or(0, |tail| tail.record.epoch + 1);
     let first = check_prefix(from, to)?;
     let mut copied = Copied { epochs: all, ..Copied::default() };
-    for epoch in first..all {
+    let mut topics = BTreeSet::new();
+    for epoch in 0..all {
         let entry = entry(from, epoch)?;
+        topics.extend(entry.partitions.iter().map(|part| part.topic));
+        if epoch < first {
+            continue;
+        }
         let blocks = blocks(from, &entry)?;
         copied.bytes += blocks.iter().map(|block| block.bytes.len() as u64).sum::<u64>();
         to.append(blocks).with_context(|| format!("copying the blocks of epoch {epoch}"))?;
         to.commit(&entry).with_context(|| format!("copying epoch {epoch}"))?;
         copied.copied += 1;
         report(epoch + 1 - first, all - first);
+    }
+    for topic in topics {
+        cut(from, to, topic)?;
     }
     Ok(copied)
 }
@@ -54,6 +66,11 @@ pub fn compare(from: &dyn Log, to: &dyn Log, report: Report<'_>) -> Result<()> {
         let (original, copy) = (entry(from, epoch)?, entry(to, epoch)?);
         if original.encode() != copy.encode() {
             bail!("epoch {epoch} differs from its copy");
+        }
+        for part in &original.partitions {
+            if from.first_kept(part.topic) != to.first_kept(part.topic) {
+                bail!("topic {:?} is cut elsewhere in the copy", part.topic);
+            }
         }
         let pairs = blocks(from, &original)?.into_iter().zip(blocks(to, &copy)?);
         for (original, copy) in pairs {
@@ -80,7 +97,16 @@ fn check_prefix(from: &dyn Log, to: &dyn Log) -> Result<u64> {
     Ok(epoch + 1)
 }
 
-fn entry(log: &dyn Log, epoch: u64) -> Result<std::sync::Arc<EpochEntry>> {
+/// Lets go in the copy of what the source has let go of.
+fn cut(from: &dyn Log, to: &dyn Log, topic: TopicId) -> Result<()> {
+    let first_kept = from.first_kept(topic);
+    if to.cut(topic, first_kept).context("cutting the copy")? != first_kept {
+        bail!("topic {topic:?} is cut later in the destination than in the source");
+    }
+    Ok(())
+}
+
+fn entry(log: &dyn Log, epoch: u64) -> Result<Arc<EpochEntry>> {
     log.entry(epoch)?.with_context(|| format!("epoch {epoch} is missing"))
 }
 
@@ -89,7 +115,11 @@ fn blocks(log: &dyn Log, entry: &EpochEntry) -> Result<Vec<StagedBlock>> {
     for part in &entry.partitions {
         let (topic, partition) = (part.topic, part.partition);
         for id in &part.blocks {
-            let bytes = log.block(topic, partition, *id)?;
+            // Of a block that was cut, the copy names the same id, and cuts it too.
+            let bytes = match log.block(topic, partition, *id) {
+                Err(LogError::Cut { .. }) => Arc::from([]),
+                other => other?,
+            };
             blocks.push(StagedBlock { topic, partition, id: *id, bytes });
         }
     }

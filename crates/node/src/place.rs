@@ -21,8 +21,9 @@ use crate::endpoint::DataDirectory;
 
 /// The deployment where the address names none.
 pub(crate) const DEPLOYMENT: &str = "falaj";
-/// What Fluvio keeps records for at least.
-const LEAST_RETENTION_S: u64 = 10;
+/// How much longer than declared the cluster keeps events: it deletes by its own clock, whether or not
+/// what replaces the events (a baseline) was written in time.
+const RETENTION_SLACK_S: u64 = 30 * 86_400;
 
 /// Where a log is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,7 +217,7 @@ fn declarations(catalog: &Catalog) -> Vec<TopicDeclaration> {
     stored
         .map(|topic| TopicDeclaration {
             retention_s: topic.retention_us.map(|us| {
-                let seconds = us.div_ceil(1_000_000).max(LEAST_RETENTION_S);
+                let seconds = us.div_ceil(1_000_000) + RETENTION_SLACK_S;
                 u32::try_from(seconds).unwrap_or(u32::MAX)
             }),
             inbox: topic.inbox,

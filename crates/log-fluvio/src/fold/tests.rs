@@ -5,7 +5,7 @@ use falaj_log::{
     BlockId, ClockMode, EpochEntry, EpochRecord, LogError, PartitionEntry, ProducerEntry,
 };
 
-use super::{Fold, Folded};
+use super::{Fold, Folded, Place};
 use crate::wire::{self, EpochsRecord};
 
 const TOPIC: &str = "falaj-epochs";
@@ -67,7 +67,8 @@ fn entries_that_continue_the_tail_count() {
     assert_eq!(fold.next_offset(topic, 0), 20);
     assert_eq!(fold.locate(topic, 0, 19), Some(19));
     assert_eq!(fold.locate(topic, 0, 20), None);
-    assert_eq!(fold.block(topic, 0, BlockId([3; 16])), Some(103));
+    let place = Place { offset: 103, epoch: 3 };
+    assert_eq!(fold.block(topic, 0, BlockId([3; 16])), Some(place));
     assert_eq!(fold.block(topic, 1, BlockId([3; 16])), None);
     assert_eq!(fold.epoch_at(LogTime(9)), None);
     assert_eq!(fold.epoch_at(LogTime(35)), Some(2));
@@ -118,6 +119,26 @@ fn the_first_of_two_claims_of_one_term_counts() {
     assert_eq!(fold.term(), 4);
     // A claim alone is no epoch.
     assert!(fold.tail().is_none());
+}
+
+#[test]
+fn cuts_never_go_back_nor_beyond_the_newest_epoch() {
+    let mut fold = Fold::new();
+    for mark in 0..4 {
+        let entry = next_entry(&fold, 2, mark);
+        put(&mut fold, &entry, u64::from(mark));
+    }
+    let topic = TopicId::of("a");
+    for (term, asked, kept) in [(2, 2, 2), (2, 1, 2), (1, 3, 2), (2, 9, 3), (3, 0, 3)] {
+        let key = wire::cut_key(term, topic, asked);
+        let offset = fold.next();
+        let folded = fold.fold(TOPIC, offset, &key, b"").unwrap();
+        assert_eq!(matches!(folded, Folded::Ignored(LogError::Fenced { .. })), term < 2);
+        assert_eq!(fold.first_kept(topic), kept);
+    }
+    assert_eq!(fold.first_kept(TopicId::of("b")), 0);
+    // Where the block was stays known, or nobody could tell it from one that never was.
+    assert!(fold.block(topic, 0, BlockId([0; 16])).is_some());
 }
 
 #[test]
@@ -191,6 +212,12 @@ fn keys_come_back_as_written() {
     assert!(wire::decode(b"FLJP\x02\0\0\0\0", b"").unwrap_err().contains("version 2"));
     for cut in 4..29 {
         assert!(wire::decode(&wire::claim_key(8, [1; 16])[..cut], b"").is_err(), "{cut}");
+    }
+    let (topic, cut) = (TopicId([4; 16]), wire::cut_key(5, TopicId([4; 16]), 6));
+    let decoded = wire::decode(&cut, b"").unwrap();
+    assert_eq!(decoded, EpochsRecord::Cut { term: 5, topic, first_kept: 6 });
+    for short in 4..37 {
+        assert!(wire::decode(&cut[..short], b"").is_err(), "{short}");
     }
     let key = wire::block_key(7, BlockId([3; 16]));
     assert_eq!(wire::partition_of_key(&key), 7);

@@ -3,6 +3,7 @@
 //! Does not know connections, attempts or threads.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use falaj_event::{LogTime, ProducerId, TopicId};
@@ -110,8 +111,15 @@ impl Log for FluvioLog {
     }
 
     fn block(&self, topic: TopicId, partition: u32, id: BlockId) -> Result<Arc<[u8]>, LogError> {
-        let place = self.view.state().fold.block(topic, partition, id);
+        let (place, first_kept) = {
+            let state = self.view.state();
+            (state.fold.block(topic, partition, id), state.fold.first_kept(topic))
+        };
         let place = place.ok_or(LogError::MissingBlock { topic, partition, block: id })?;
+        if place.epoch < first_kept {
+            return Err(LogError::Cut { topic, first_kept });
+        }
+        let place = place.offset;
         let name = &self.topic(topic)?.name;
         let Stored { key, value } = self.read(name, Address { topic, partition, offset: place })?;
         if wire::block_of_key(&key) != Some(id) || wire::partition_of_key(&key) != partition {
@@ -169,6 +177,33 @@ impl Log for FluvioLog {
         };
         let runs = entry.producers.iter().filter(|run| run.producer == producer);
         Ok(runs.map(ProducerEntry::last_sequence).max())
+    }
+
+    fn cut(&self, topic: TopicId, first_kept: u64) -> Result<u64, LogError> {
+        let doing = "cutting a topic";
+        let (wanted, before, current) = {
+            let state = self.view.state();
+            let fold = &state.fold;
+            (fold.cut_at(topic, first_kept), fold.first_kept(topic), fold.term())
+        };
+        if wanted == before {
+            return Ok(before);
+        }
+        let term = match self.claimed.load(Ordering::SeqCst) {
+            0 => current,
+            claimed => claimed,
+        };
+        let at = self.send_epochs(wire::cut_key(term, topic, wanted), Arc::from([]), doing)?;
+        self.folded_beyond(at, doing)?;
+        let state = self.view.state();
+        match state.fold.first_kept(topic) {
+            kept if kept >= wanted => Ok(kept),
+            _ => Err(LogError::Fenced { current: state.fold.term(), got: term }),
+        }
+    }
+
+    fn first_kept(&self, topic: TopicId) -> u64 {
+        self.view.state().fold.first_kept(topic)
     }
 
     fn wait_beyond(&self, epoch: Option<u64>, timeout: Duration) -> Option<u64> {
