@@ -59,7 +59,7 @@ fn first_version(state: &Json) -> Line {
     let failed = passed.filter(|gate| gate["verdict"] == "failed").count();
     line(
         "a first model is trained on point-in-time features, passes its gates and serves",
-        gates > 0 && failed == 0 && events(state, "promoted").first().is_some(),
+        gates > 0 && failed == 0 && !events(state, "promoted").is_empty(),
         format!(
             "AUC {:.3}, log loss {:.3} on its test rows; {gates} gates, {failed} failed",
             first["metrics"]["auc"].as_f64().unwrap_or(f64::NAN),
