@@ -239,7 +239,7 @@ fn main() -> Result<()> {
 
 /// DuckDB's times over the same tables, once its answer is the same.
 fn against(
-    python: &PathBuf,
+    python: &Path,
     payments: &Payments,
     labels: &Labels,
     threads: usize,
