@@ -14,7 +14,7 @@
 //! Not measured: reading the log (decryption and decompression), which `recovery` shows.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
