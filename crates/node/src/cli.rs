@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use models::{Drift, ModelAction, Models, OnVersion, Predict, Train, Trainer};
+pub use models::{Drift, ModelAction, Models, OnVersion, Predict, Score, Train, Trainer};
 
 /// Falaj: an ML platform that is a log.
 #[derive(Debug, Parser)]
@@ -55,6 +55,8 @@ pub enum Verb {
     Models(Models),
     /// Ask a model for predictions.
     Predict(Predict),
+    /// Score a Parquet file with a model, part by part; an interrupted scoring goes on.
+    Score(Score),
     /// Show what monitoring found in a model's newest windows: drift, performance, alarms.
     Drift(Drift),
     /// One training run as a process of its own; a node starts it.

@@ -114,6 +114,33 @@ pub struct Predict {
     pub connection: Connection,
 }
 
+/// `falaj score`
+#[derive(Clone, Debug, Args)]
+pub struct Score {
+    /// The model.
+    pub model: String,
+    /// Parquet file with the model's key columns and request features, and `prediction_id` if there
+    /// are ids.
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// Folder for the scores: one Parquet file per 50,000 rows. Parts that are there are left alone.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Rows per request.
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub batch: u32,
+    /// The node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+impl Score {
+    /// What ids begin with where the file has none: its name.
+    pub fn name(&self) -> String {
+        self.from.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+    }
+}
+
 /// `falaj drift`
 #[derive(Clone, Debug, Args)]
 pub struct Drift {
