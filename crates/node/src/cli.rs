@@ -108,7 +108,7 @@ pub enum Clock {
 #[derive(Clone, Debug, Args)]
 pub struct Demo {
     /// Number of payments to simulate.
-    #[arg(long, default_value_t = 150_000, value_name = "N")]
+    #[arg(long, default_value_t = 90_000, value_name = "N")]
     pub events: u64,
     /// Seed of the simulation: the same seed gives the same events.
     #[arg(long, default_value_t = 2026)]
