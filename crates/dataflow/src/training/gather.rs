@@ -407,7 +407,7 @@ impl Walk<'_, '_> {
             let own = &mut self.entries[from - self.first..end - self.first];
             from = end;
             // Mostly in order already: events come in order of time.
-            own.sort_by(|a, b| a.order.cmp(&b.order));
+            own.sort_by_key(|entry| entry.order);
             let questions = &numbers[key.questions.clone()];
             at.clear();
             at.extend(questions.iter().map(|question| moments[*question as usize]));
