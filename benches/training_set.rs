@@ -14,7 +14,7 @@
 //! Not measured: reading the log (decryption and decompression), which `recovery` shows.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
@@ -151,7 +151,8 @@ fn duckdb(python: &Path, folder: &Path, threads: usize) -> Result<(Vec<f64>, Vec
     let answer: Json = serde_json::from_slice(&output.stdout)?;
     let list = |name: &str| answer[name].as_array().cloned().context("a list");
     let seconds = list("seconds")?.iter().filter_map(Json::as_f64).collect();
-    let sums = list("sums")?.iter().map(|sum| Ok(sum.as_str().context("a sum")?.parse()?));
+    let told = list("sums")?;
+    let sums = told.iter().map(|sum| Ok(sum.as_str().context("a sum")?.parse()?));
     Ok((seconds, sums.collect::<Result<_>>()?))
 }
 
@@ -238,7 +239,7 @@ fn main() -> Result<()> {
 
 /// DuckDB's times over the same tables, once its answer is the same.
 fn against(
-    python: &PathBuf,
+    python: &Path,
     payments: &Payments,
     labels: &Labels,
     threads: usize,

@@ -49,7 +49,8 @@ impl SqlOracle {
     pub fn new(catalog: &Arc<Catalog>, history: &History) -> Result<Self> {
         let texts =
             catalog.definitions.iter().map(|d| (d.name.clone(), d.text.to_string())).collect();
-        let own = catalog.topics.iter().filter(|topic| !topic.schema.name.contains('.'));
+        let is_read = |name: &str| !name.starts_with("falaj.") && !name.ends_with(".rejected");
+        let own = catalog.topics.iter().filter(|topic| is_read(&topic.schema.name));
         let tables = own.map(|topic| (topic.schema.name.clone(), history.exported(&topic.schema)));
         Ok(Self {
             runner: Runner::DataFusion(tokio::runtime::Builder::new_current_thread().build()?),

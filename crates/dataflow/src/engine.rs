@@ -161,7 +161,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotAscending`] (nothing changed), or why the engine has failed.
     pub fn submit(&self, input: EpochInput) -> Result<(), EngineError> {
-        let checkpoint = input.epoch % self.checkpoint_every == 0;
+        let checkpoint = input.epoch.is_multiple_of(self.checkpoint_every);
         self.submit_with(input, checkpoint)
     }
 

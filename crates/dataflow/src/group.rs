@@ -19,6 +19,7 @@ mod ring;
 mod rows;
 mod state;
 mod sweep;
+mod warm;
 mod wheel;
 
 use falaj_event::{EventOrder, EventTime, LogTime, Value, key_hash};
@@ -114,6 +115,7 @@ struct Scratch {
     parsed: Vec<Parsed>,
     stale: Vec<usize>,
     due: Vec<(i64, u32)>,
+    warm: Vec<u32>,
     ahead: foretell::Ahead,
 }
 

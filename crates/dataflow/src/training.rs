@@ -131,7 +131,7 @@ pub fn as_corrected(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Vec<Option<ViewRow>>>, TrainingError> {
-    for asked in views.iter().filter(|asked| asked.keys.len() != at.len()) {
+    if let Some(asked) = views.iter().find(|asked| asked.keys.len() != at.len()) {
         return Err(TrainingError::Questions {
             view: asked.plan.name.clone(),
             keys: asked.keys.len(),

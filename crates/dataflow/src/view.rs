@@ -231,6 +231,7 @@ pub(crate) fn keyed_view<'scope>(
     let context = Rc::clone(parts.context);
     let name = format!("{} group", plan.name);
     let logic: Logic = Box::new(move |tick: &Tick, rows, out| {
+        group.core.expect(rows.iter().map(|(row, _)| row.key.as_slice()));
         match &mut held {
             Some(held) => held.step(tick, rows, |row, diff| group.update(&row, diff, &context)),
             None => rows.iter().for_each(|(row, diff)| group.update(row, *diff, &context)),

@@ -2,11 +2,14 @@
 //!
 //! Knows words only; what a verb does stands in [`crate::verbs`].
 
+mod models;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::place::{ClusterTls, LogPlace};
+pub use models::{Drift, ModelAction, Models, OnVersion, Predict, Score, Train, Trainer};
 
 /// Falaj: an ML platform that is a log.
 #[derive(Debug, Parser)]
@@ -53,6 +56,8 @@ pub enum Verb {
     Models(Models),
     /// Ask a model for predictions.
     Predict(Predict),
+    /// Score a Parquet file with a model, part by part; an interrupted scoring goes on.
+    Score(Score),
     /// Show what monitoring found in a model's newest windows: drift, performance, alarms.
     Drift(Drift),
     /// One training run as a process of its own; a node starts it.
@@ -162,7 +167,7 @@ pub enum Clock {
 #[derive(Clone, Debug, Args)]
 pub struct Demo {
     /// Number of payments to simulate.
-    #[arg(long, default_value_t = 150_000, value_name = "N")]
+    #[arg(long, default_value_t = 90_000, value_name = "N")]
     pub events: u64,
     /// Seed of the simulation: the same seed gives the same events.
     #[arg(long, default_value_t = 2026)]
@@ -295,140 +300,6 @@ pub struct Features {
     /// Columns, separated by commas; default: all.
     #[arg(long, value_delimiter = ',')]
     pub columns: Vec<String>,
-    /// The node.
-    #[command(flatten)]
-    pub connection: Connection,
-}
-
-/// `falaj train`
-#[derive(Clone, Debug, Args)]
-pub struct Train {
-    /// The pipeline.
-    pub pipeline: String,
-    /// Why; ends up in the registry.
-    #[arg(long, default_value = "asked for at the command line", value_name = "TEXT")]
-    pub reason: String,
-    /// Do not wait for the run.
-    #[arg(long)]
-    pub no_wait: bool,
-    /// The node.
-    #[command(flatten)]
-    pub connection: Connection,
-}
-
-/// `falaj trainer`
-#[derive(Clone, Debug, Args)]
-pub struct Trainer {
-    /// Folder with job.json and rows.parquet.
-    #[arg(long, value_name = "DIR")]
-    pub job: PathBuf,
-    /// Go on when standard input ends.
-    #[arg(long)]
-    pub detached: bool,
-}
-
-/// `falaj models`
-#[derive(Clone, Debug, Args)]
-pub struct Models {
-    /// The pipeline; all of them without it.
-    pub pipeline: Option<String>,
-    /// What to do with it; default: show it.
-    #[command(subcommand)]
-    pub action: Option<ModelAction>,
-    /// The node.
-    #[command(flatten)]
-    pub connection: Connection,
-}
-
-/// What `falaj models PIPELINE` does.
-#[derive(Clone, Debug, Subcommand)]
-pub enum ModelAction {
-    /// Every change: who, when, why; and what served when.
-    History,
-    /// Approve a version.
-    Approve(OnVersion),
-    /// Take an approval back.
-    Withdraw(OnVersion),
-    /// Turn a version down that has not served.
-    Reject(OnVersion),
-    /// Make a version in shadow the champion.
-    Promote(OnVersion),
-    /// Put an earlier champion back: the one before, or the given version.
-    Rollback {
-        /// The version.
-        version: Option<u32>,
-        /// Why.
-        #[arg(long, default_value = "", value_name = "TEXT")]
-        reason: String,
-    },
-    /// Take a version out of waiting, shadow or service.
-    Retire(OnVersion),
-    /// End the run in flight.
-    Cancel,
-    /// Point an alias at a version, or remove it.
-    Alias {
-        /// The alias.
-        alias: String,
-        /// The version; without it the alias is removed.
-        version: Option<u32>,
-    },
-    /// Write a version's card (Markdown, with plots as SVG).
-    Card {
-        /// The version.
-        version: u32,
-        /// Folder to write to.
-        #[arg(long, default_value = "model-card", value_name = "DIR")]
-        to: PathBuf,
-    },
-}
-
-/// A version and why.
-#[derive(Clone, Debug, Args)]
-pub struct OnVersion {
-    /// The version.
-    pub version: u32,
-    /// Why; ends up in the registry.
-    #[arg(long, default_value = "", value_name = "TEXT")]
-    pub reason: String,
-}
-
-/// `falaj predict`
-#[derive(Clone, Debug, Args)]
-pub struct Predict {
-    /// The model.
-    pub model: String,
-    /// One row: `input=value` for every key column and request feature, joined by commas. May be
-    /// given many times.
-    #[arg(long = "row", required = true, value_name = "INPUT=VALUE[,…]")]
-    pub rows: Vec<String>,
-    /// The node.
-    #[command(flatten)]
-    pub connection: Connection,
-}
-
-/// `falaj drift`
-#[derive(Clone, Debug, Args)]
-pub struct Drift {
-    /// The pipeline.
-    pub pipeline: String,
-    /// Of this version; default: the newest that was measured.
-    #[arg(long, value_name = "N")]
-    pub version: Option<u32>,
-    /// Of this input, `score`, `predicted`, `inputs` or figure only.
-    #[arg(long, value_name = "NAME")]
-    pub subject: Option<String>,
-    /// What is in alarm only.
-    #[arg(long)]
-    pub alarms: bool,
-    /// Slices, too.
-    #[arg(long)]
-    pub slices: bool,
-    /// Show the bins behind the scores.
-    #[arg(long)]
-    pub explain: bool,
-    /// Windows that closed at this T or later; default: all.
-    #[arg(long, value_name = "T")]
-    pub from: Option<String>,
     /// The node.
     #[command(flatten)]
     pub connection: Connection,

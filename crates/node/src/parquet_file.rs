@@ -46,3 +46,14 @@ pub fn write(path: &Path, batch: &RecordBatch) -> Result<()> {
     writer.close()?;
     Ok(())
 }
+
+/// Number of rows of a Parquet file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn rows(path: &Path) -> Result<u64> {
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)
+        .with_context(|| format!("{}: reading Parquet", path.display()))?;
+    Ok(u64::try_from(builder.metadata().file_metadata().num_rows())?)
+}

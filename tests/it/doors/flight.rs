@@ -104,8 +104,12 @@ async fn tickets_that_mean_nothing_are_explained() {
         ReadTicket { columns: Some(vec!["totl".into()]), ..ReadTicket::view("card_totals") };
     let follow = ReadTicket { follow: true, ..ReadTicket::view("card_totals") };
     let cases = [
-        (ReadTicket::default(), Code::InvalidArgument, "either a `view` or a `topic`"),
-        (both, Code::InvalidArgument, "either a `view` or a `topic`"),
+        (
+            ReadTicket::default(),
+            Code::InvalidArgument,
+            "either a `view`, a `topic` or a `training_set`",
+        ),
+        (both, Code::InvalidArgument, "either a `view`, a `topic` or a `training_set`"),
         (offset, Code::InvalidArgument, "give `partition`"),
         (partition, Code::InvalidArgument, "there is no partition 9"),
         (column, Code::NotFound, "did you mean `total`"),

@@ -232,7 +232,7 @@ async fn the_door_gives_the_sliding_reference() {
         }
     }
     assert_eq!(row, 200, "one row per label, in their order");
-    assert!(batches[0].column_by_name("__status").is_some_and(|column| column.len() > 0));
+    assert!(batches[0].column_by_name("__status").is_some_and(|column| !column.is_empty()));
     drop(client);
     node.stop().await.unwrap();
 }

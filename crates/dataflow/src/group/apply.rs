@@ -184,6 +184,9 @@ impl KeyState {
     }
 }
 
+/// Keys that are brought into the caches together: more would push each other out.
+pub(super) const WARM_TOGETHER: usize = 256;
+
 /// When an event is past the horizon.
 fn past_horizon_at(event_time: i64, horizon_us: u64) -> i64 {
     i64::try_from(i128::from(event_time) + i128::from(horizon_us)).unwrap_or(i64::MAX)
@@ -270,7 +273,13 @@ impl GroupCore {
     pub(super) fn wake(&mut self) {
         let mut due = std::mem::take(&mut self.scratch.due);
         self.wheel.take(self.now, &mut due);
-        for (time, id) in due.drain(..) {
+        let mut warm = std::mem::take(&mut self.scratch.warm);
+        for (index, &(time, id)) in due.iter().enumerate() {
+            if index % WARM_TOGETHER == 0 {
+                warm.clear();
+                warm.extend(due[index..].iter().take(WARM_TOGETHER).map(|(_, id)| *id));
+                self.warm(&warm);
+            }
             let Some(state) = self.keys[id as usize].as_mut() else { continue };
             // Another entry of the key may have come first.
             if state.queued != time {
@@ -285,7 +294,8 @@ impl GroupCore {
                 self.expire(id);
             }
         }
-        self.scratch.due = due;
+        due.clear();
+        (self.scratch.due, self.scratch.warm) = (due, warm);
     }
 
     fn expire(&mut self, id: u32) {

@@ -198,6 +198,25 @@ impl KeyState {
         }
     }
 
+    /// Reads a word of each part of the struct.
+    pub(crate) fn touch_self(&self) -> u64 {
+        const WORDS_PER_LINE: usize = 8;
+        let key = self.key.first().copied().map_or(0, u64::from);
+        let totals = self.totals.iter().step_by(WORDS_PER_LINE);
+        let totals = totals.fold(0, |sum: u64, word| sum.wrapping_add(*word));
+        let rings = self.rings.iter().fold(0, |sum: i64, ring| sum.wrapping_add(ring.next_leave));
+        key.wrapping_add(totals)
+            .wrapping_add(rings.cast_unsigned())
+            .wrapping_add(self.next_leave.wrapping_add(self.wake).cast_unsigned())
+            .wrapping_add(u64::from(self.touched))
+    }
+
+    /// Reads a word of the first and of the last tile of each ring.
+    pub(crate) fn touch_tiles(&self, plan: &Compiled) -> u64 {
+        let rings = self.rings.iter().zip(&plan.grids);
+        rings.fold(0, |sum: u64, (ring, grid)| sum.wrapping_add(ring.touch(grid.shape())))
+    }
+
     /// An estimate of the bytes held, the struct included.
     pub(crate) fn bytes(&self) -> usize {
         let apart =

@@ -67,6 +67,12 @@ impl Ring {
         self.records[self.start(shape, index)].cast_signed()
     }
 
+    /// Reads a word of the first and of the last tile.
+    pub(crate) fn touch(&self, shape: Shape) -> u64 {
+        let first = self.records.get(self.head * shape.stride()).copied().unwrap_or_default();
+        first.wrapping_add(self.records.last().copied().unwrap_or_default())
+    }
+
     /// How many tiles have numbers up to `tile`.
     pub(crate) fn up_to(&self, shape: Shape, tile: i64) -> usize {
         let len = self.len();

@@ -16,6 +16,7 @@ use falaj_event::encoding::write_varint;
 use falaj_event::{StateChange, ids::hex, logical_partition};
 
 use crate::aggregate::{BadAccumulator, order_bytes, read_order, read_varint, take};
+use crate::group::apply::WARM_TOGETHER;
 use crate::group::key::KeyState;
 use crate::group::plan::Grid;
 use crate::group::{GroupCore, GroupError};
@@ -54,7 +55,7 @@ impl GroupCore {
                     .push(StateChange { key: self.tile_key(&state.key, grid, tile), value: None });
             }
         }
-        let mut keys = std::mem::take(&mut self.keys);
+        let keys = &self.keys;
         // Written nearly in order: what is left to sort is then little.
         let place = |id: u32| {
             let key = keys[id as usize].as_ref().map_or(&[][..], |state| state.key.as_slice());
@@ -65,16 +66,25 @@ impl GroupCore {
         };
         let mut dirty: Vec<(u128, u32)> = dirty.into_iter().map(place).collect();
         dirty.sort_unstable();
-        for (_, id) in dirty {
-            if let Some(state) = keys[id as usize].as_mut().filter(|state| state.dirty) {
-                state.dirty = false;
-                self.write_key(state, &mut changes);
-            }
+        let ids: Vec<u32> = dirty.into_iter().map(|(_, id)| id).collect();
+        for ids in ids.chunks(WARM_TOGETHER) {
+            self.warm(ids);
+            self.write_keys(ids, &mut changes);
         }
-        self.keys = keys;
         // A tile that has left never comes back, so no entry is there twice.
         changes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         changes
+    }
+
+    fn write_keys(&mut self, ids: &[u32], changes: &mut Vec<StateChange>) {
+        let mut keys = std::mem::take(&mut self.keys);
+        for id in ids {
+            if let Some(state) = keys[*id as usize].as_mut().filter(|state| state.dirty) {
+                state.dirty = false;
+                self.write_key(state, changes);
+            }
+        }
+        self.keys = keys;
     }
 
     fn write_key(&self, state: &mut KeyState, changes: &mut Vec<StateChange>) {

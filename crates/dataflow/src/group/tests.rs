@@ -196,6 +196,9 @@ impl Stored {
     }
 }
 
+/// A row, and what was foretold of it.
+type Told = (GroupRow, Vec<(EventTime, Vec<Value>)>);
+
 /// One run: the naive events, the operator, one that restarts, one that never wrote before the end.
 struct Run {
     dice: Dice,
@@ -209,7 +212,7 @@ struct Run {
     restarted: Stored,
     lazy: Stored,
     /// The rows given out, with what was foretold of them.
-    table: BTreeMap<Vec<u8>, (GroupRow, Vec<(EventTime, Vec<Value>)>)>,
+    table: BTreeMap<Vec<u8>, Told>,
     invalid: u64,
 }
 
@@ -356,7 +359,7 @@ impl Run {
                 Some((key.clone(), naive::row(&self.plan, events, self.now)?))
             })
             .collect();
-        let now = |(key, (row, later)): (&Vec<u8>, &(GroupRow, Vec<(EventTime, Vec<Value>)>))| {
+        let now = |(key, (row, later)): (&Vec<u8>, &Told)| {
             assert!(later.is_sorted_by(|a, b| a.0 < b.0));
             let come = later.iter().rfind(|(time, _)| *time <= self.now);
             let values = come.map_or(&row.values, |(_, values)| values).clone();

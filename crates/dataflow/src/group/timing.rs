@@ -80,6 +80,15 @@ fn interpreted(name: &str, input_type: &ColumnType, exact: bool, foretells: bool
     let mut core = GroupCore::new(plan(input_type, exact, foretells), b"timing");
     let (mut key, mut cells, mut offset) = (Vec::new(), Vec::new(), 0);
     let cost = measure(name, |t, events| {
+        let keys: Vec<Vec<u8>> = events
+            .iter()
+            .map(|(id, _)| {
+                let mut key = Vec::new();
+                encode_int(*id as i64, &mut key);
+                key
+            })
+            .collect();
+        core.expect(keys.iter().map(Vec::as_slice));
         for (index, (id, value)) in events.iter().enumerate() {
             key.clear();
             cells.clear();

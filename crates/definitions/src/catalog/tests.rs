@@ -32,20 +32,30 @@ fn messages(result: Result<Catalog, Diagnostics>) -> Vec<String> {
         .collect()
 }
 
+const SYSTEM: [&str; 6] = [
+    "falaj.baselines",
+    "falaj.definitions",
+    "falaj.drift",
+    "falaj.epochs",
+    "falaj.models",
+    "falaj.runs",
+];
+
 #[test]
 fn topics_bring_their_rejected_topics_and_the_system_is_there() {
     let catalog = Catalog::from_sources(&[payments()], &[]).unwrap();
     let names: Vec<&str> = catalog.topics.names().collect();
-    assert_eq!(
-        names,
-        ["falaj.baselines", "falaj.definitions", "falaj.epochs", "payments", "payments.rejected"]
-    );
+    let mut expected = SYSTEM.to_vec();
+    expected.extend(["payments", "payments.rejected"]);
+    assert_eq!(names, expected);
     assert_eq!(catalog.topics.rejected("payments").unwrap().schema.name, "payments.rejected");
     assert!(catalog.topics.rejected("falaj.epochs").is_none());
     assert_eq!(catalog.topics.schemas().count(), catalog.topics.len());
     let defined: Vec<&str> = catalog.definitions.iter().map(|d| d.name.as_str()).collect();
-    assert_eq!(defined, ["falaj.baselines", "falaj.definitions", "falaj.epochs", "payments"]);
-    let payments = &catalog.definitions[3];
+    let mut expected = SYSTEM.to_vec();
+    expected.push("payments");
+    assert_eq!(defined, expected);
+    let payments = &catalog.definitions[SYSTEM.len()];
     assert_eq!((payments.version, &*payments.text), (Some(1), PAYMENTS));
 }
 

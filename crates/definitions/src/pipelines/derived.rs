@@ -126,9 +126,9 @@ pub fn outcomes_topic(pipeline: &Pipeline, label: &TopicDefinition) -> TopicDefi
     all.add("actual", actual.clone(), true, "The truth.");
     if pipeline.task != Task::Regression {
         all.add("predicted", actual, true, "The class foretold.");
-        all.add("correct", T::Int64, false, "1 where they agree, else 0.");
-        all.add("log_loss", T::Float64, false, "-ln of the probability given to the truth.");
-        all.add("brier", T::Float64, false, "Brier's score.");
+        all.add("correct", T::Int64, true, "1 where they agree, else 0.");
+        all.add("log_loss", T::Float64, true, "-ln of the probability given to the truth.");
+        all.add("brier", T::Float64, true, "Brier's score.");
     } else {
         all.add("error", T::Float64, false, "Value foretold minus actual value.");
         all.add("absolute_error", T::Float64, false, "Its absolute value.");

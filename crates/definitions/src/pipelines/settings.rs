@@ -391,7 +391,7 @@ pub struct Retrain {
     pub floors: Vec<MetricFloor>,
     /// After so many labels since the last training.
     pub labels: Option<u32>,
-    /// After this much event time since the last training. Microseconds.
+    /// On a grid of this much event time, aligned to 1970 UTC. Microseconds.
     pub every_us: Option<u64>,
     /// No trigger within this much event time of the last training. Microseconds. Default 1 day.
     pub cool_down_us: u64,

@@ -348,7 +348,17 @@ fn all_findings_are_reported_at_once() {
 fn system_topics_are_clean_and_derived() {
     let topics = system_topics().unwrap();
     let names: Vec<&str> = topics.iter().map(|t| t.schema.name.as_str()).collect();
-    assert_eq!(names, ["falaj.baselines", "falaj.definitions", "falaj.epochs"]);
+    assert_eq!(
+        names,
+        [
+            "falaj.baselines",
+            "falaj.definitions",
+            "falaj.drift",
+            "falaj.epochs",
+            "falaj.models",
+            "falaj.runs"
+        ]
+    );
     assert!(topics.iter().all(|topic| topic.schema.derived && topic.retention_us.is_none()));
     assert!(topics.iter().all(|topic| !topic.description.is_empty()));
     assert!(topics.iter().all(|t| t.column_descriptions.iter().all(|text| !text.is_empty())));

@@ -1,7 +1,7 @@
 //! The arithmetic of networks at prediction: float32, one fixed order of additions.
 //!
 //! Every output starts at its bias and adds `input × weight` in ascending order of the inputs; SIMD
-//! runs across outputs (and rows), never along the sum, and nothing is contracted into fused
+//! runs across outputs, never along the sum, and nothing is contracted into fused
 //! multiply-adds. So a row's bits do not depend on the other rows, the number of threads or the
 //! vector width of the machine. Does not know what inputs or outputs mean.
 
@@ -11,7 +11,7 @@ use crate::network::{NORM_EPSILON, Network, Step};
 const LANES: usize = 32;
 /// Narrower groups, for what [`LANES`] leaves over.
 const NARROW: usize = 8;
-/// Rows that share a pass over the weights.
+/// Rows that are computed layer by layer together, so that weights stay in the cache.
 pub const ROWS: usize = 4;
 
 #[derive(Clone, Debug)]
@@ -190,11 +190,10 @@ fn run(program: &Program, buffers: &mut Buffers, rows: usize) {
     for operation in &program.operations {
         match operation {
             Operation::Dense { inputs, outputs, relu, weights, bias } => {
-                let layer = Layer { inputs: *inputs, weights, bias, relu: *relu, stride };
-                if rows == 1 {
-                    layer.run::<1>(&buffers.current, &mut buffers.next, *outputs);
-                } else {
-                    layer.run::<ROWS>(&buffers.current, &mut buffers.next, *outputs);
+                let layer = Layer { inputs: *inputs, weights, bias, relu: *relu };
+                for row in 0..rows {
+                    let own = row * stride..(row + 1) * stride;
+                    layer.run(&buffers.current[own.clone()], &mut buffers.next[own], *outputs);
                 }
                 std::mem::swap(&mut buffers.current, &mut buffers.next);
                 width = *outputs;
@@ -247,64 +246,40 @@ struct Layer<'a> {
     weights: &'a [f32],
     bias: &'a [f32],
     relu: bool,
-    stride: usize,
 }
 
 impl Layer<'_> {
     #[inline(always)]
-    fn run<const R: usize>(&self, from: &[f32], into: &mut [f32], outputs: usize) {
+    fn run(&self, from: &[f32], into: &mut [f32], outputs: usize) {
         let mut rest = self.weights;
         for (first, width) in groups(outputs) {
             let (weights, after) = rest.split_at(self.inputs * width);
             rest = after;
             if width == NARROW {
-                self.group::<R, NARROW, NARROW>(weights, from, into, first, 0);
-            } else if R == 1 {
-                self.group::<R, LANES, LANES>(weights, from, into, first, 0);
+                self.group::<NARROW>(weights, from, into, first);
             } else {
-                // Two halves, so that the sums of all rows fit the registers.
-                self.group::<R, 16, LANES>(weights, from, into, first, 0);
-                self.group::<R, 16, LANES>(weights, from, into, first, 16);
+                self.group::<LANES>(weights, from, into, first);
             }
         }
     }
 
-    /// `W` outputs from `first + skip` on, of `R` rows; a weight row has `G` entries.
+    /// The `W` outputs from `first` on.
     #[inline(always)]
-    fn group<const R: usize, const W: usize, const G: usize>(
-        &self,
-        weights: &[f32],
-        from: &[f32],
-        into: &mut [f32],
-        first: usize,
-        skip: usize,
-    ) {
-        let first = first + skip;
-        let mut sums = [[0.0f32; W]; R];
-        for sum in &mut sums {
-            sum.copy_from_slice(&self.bias[first..first + W]);
-        }
-        let rows: [&[f32]; R] =
-            std::array::from_fn(|row| &from[row * self.stride..row * self.stride + self.inputs]);
-        for (input, weights) in weights.chunks_exact(G).enumerate() {
-            let weights = &weights[skip..skip + W];
-            for (sum, row) in sums.iter_mut().zip(&rows) {
-                let value = row[input];
-                for (sum, weight) in sum.iter_mut().zip(weights) {
-                    *sum += value * weight;
-                }
+    fn group<const W: usize>(&self, weights: &[f32], from: &[f32], into: &mut [f32], first: usize) {
+        let mut sums = [0.0f32; W];
+        sums.copy_from_slice(&self.bias[first..first + W]);
+        for (value, weights) in from[..self.inputs].iter().zip(weights.chunks_exact(W)) {
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                *sum += value * weight;
             }
         }
-        for (row, sum) in sums.iter().enumerate() {
-            let start = row * self.stride + first;
-            let out = &mut into[start..start + W];
-            if self.relu {
-                for (out, sum) in out.iter_mut().zip(sum) {
-                    *out = rectified(*sum);
-                }
-            } else {
-                out.copy_from_slice(sum);
+        let out = &mut into[first..first + W];
+        if self.relu {
+            for (out, sum) in out.iter_mut().zip(&sums) {
+                *out = rectified(*sum);
             }
+        } else {
+            out.copy_from_slice(&sums);
         }
     }
 }

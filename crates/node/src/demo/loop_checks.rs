@@ -28,7 +28,7 @@ pub async fn run(client: &Client, simulation: &Simulation, asked: &Asked) -> Res
         judged(&predictions, &outcomes),
         detected(simulation, &drift, &predictions),
         retrained(simulation, &state),
-        recovered(simulation, &state, &outcomes),
+        recovered(simulation, &outcomes),
         replayed(client, asked).await?,
     ])
 }
@@ -59,7 +59,7 @@ fn first_version(state: &Json) -> Line {
     let failed = passed.filter(|gate| gate["verdict"] == "failed").count();
     line(
         "a first model is trained on point-in-time features, passes its gates and serves",
-        gates > 0 && failed == 0 && events(state, "promoted").first().is_some(),
+        gates > 0 && failed == 0 && !events(state, "promoted").is_empty(),
         format!(
             "AUC {:.3}, log loss {:.3} on its test rows; {gates} gates, {failed} failed",
             first["metrics"]["auc"].as_f64().unwrap_or(f64::NAN),
@@ -171,22 +171,27 @@ fn loss(outcomes: &[Json], from: i64, to: i64) -> (f64, usize) {
     (losses.iter().sum::<f64>() / losses.len().max(1) as f64, losses.len())
 }
 
-fn recovered(simulation: &Simulation, state: &Json, outcomes: &[Json]) -> Line {
+/// Judged predictions that a day needs to be told.
+const LEAST_A_DAY: usize = 30;
+const DAY_US: i64 = 86_400_000_000;
+
+fn recovered(simulation: &Simulation, outcomes: &[Json]) -> Line {
     let drift = simulation.drift_us();
-    let promoted = events(state, "promoted");
-    let promotions = promoted.iter().map(|event| micros(&event["at"]));
-    let first = promotions.clone().filter(|at| *at > drift).min().unwrap_or(i64::MAX);
-    let last = promotions.max().unwrap_or(i64::MAX);
     let (before, _) = loss(outcomes, 0, drift);
-    let (during, _) = loss(outcomes, drift, first);
-    let (after, rows) = loss(outcomes, last, i64::MAX);
+    let end = simulation.start_us() + simulation.span_us();
+    let days: Vec<f64> = (0..(end - drift) / DAY_US)
+        .map(|day| loss(outcomes, drift + day * DAY_US, drift + (day + 1) * DAY_US))
+        .filter(|(_, rows)| *rows >= LEAST_A_DAY)
+        .map(|(loss, _)| loss)
+        .collect();
+    let worst = days.iter().copied().fold(f64::NAN, f64::max);
+    let last = days.last().copied().unwrap_or(f64::NAN);
     line(
         "and the model is better again",
-        rows > 0 && after < during,
+        last < worst,
         format!(
-            "log loss {before:.3} before the drift, {during:.3} until the new version, {after:.3} with the \
-             newest ({} judged)",
-            count(rows as u64)
+            "log loss by day: {before:.3} before the drift, {worst:.3} on the worst day after it, {last:.3} on \
+             the last that is judged"
         ),
     )
 }

@@ -9,6 +9,7 @@ mod child;
 mod lookups;
 mod loop_checks;
 mod models;
+pub mod outcome;
 mod random;
 pub mod rows;
 pub mod simulation;

@@ -4,6 +4,7 @@
 //!
 //! A pure function of its options. Knows no topic schema (see [`super::rows`]), no log and no clock.
 
+use super::outcome::Outcome;
 use super::random::Random;
 
 /// What to simulate.
@@ -38,7 +39,8 @@ impl Default for SimulationOptions {
 
 /// Microseconds in a second.
 pub const SECOND_US: i64 = 1_000_000;
-const HOUR_US: i64 = 3_600 * SECOND_US;
+/// Microseconds in an hour.
+pub const HOUR_US: i64 = 3_600 * SECOND_US;
 const DAY_US: i64 = 24 * HOUR_US;
 
 /// Emirates by share of customers.
@@ -162,39 +164,6 @@ pub enum Happening {
     /// What became of a payment is known.
     Settled(Outcome),
 }
-
-impl Happening {
-    /// When it reaches the producer, microseconds since 1970 UTC.
-    pub fn arrival(&self) -> i64 {
-        match self {
-            Self::Customer(customer) | Self::CustomerGone(customer) => customer.event_time,
-            Self::Merchant(merchant) => merchant.event_time,
-            Self::Payment(payment) => payment.arrival,
-            Self::Settled(outcome) => outcome.arrival(),
-        }
-    }
-}
-
-/// What became of a payment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
-    /// The payment.
-    pub payment: Payment,
-    /// When it was known, microseconds since 1970 UTC.
-    pub settled_at: i64,
-    /// Whether it was fraud.
-    pub fraud: bool,
-}
-
-impl Outcome {
-    /// Outcomes come in files, one every [`SETTLEMENT_US`].
-    fn arrival(&self) -> i64 {
-        (self.settled_at.div_euclid(SETTLEMENT_US) + 1) * SETTLEMENT_US
-    }
-}
-
-/// How often outcomes are delivered.
-const SETTLEMENT_US: i64 = 2 * HOUR_US;
 
 /// The simulation: its people and places, and the stream of what happens.
 #[derive(Clone, Debug)]

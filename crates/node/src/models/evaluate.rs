@@ -21,6 +21,8 @@ use falaj_lifecycle::gates::{ChampionEvidence, SliceEvidence};
 use falaj_model::metrics;
 use falaj_model::preprocess::category_text;
 use falaj_model::table::{Input, Table, TableColumn};
+use falaj_monitor::Actual;
+use falaj_monitor::metrics::{JudgedRow, measure, names};
 
 use super::predictor::Predictor;
 use super::rows::{batch, moment, text};
@@ -122,8 +124,10 @@ pub fn evidence(
     let labels = table.column(LABEL)?;
     let answers = answer(pipeline, candidate, test, &columns, &labels)?;
     let task = model_task(pipeline.task);
-    let figures = |answers: &Answers| {
-        metrics::evaluate(task, &answers.scores, &answers.labels, answers.outputs).0
+    let figures = |answers: &Answers, loaded: &Loaded| {
+        let mut all = metrics::evaluate(task, &answers.scores, &answers.labels, answers.outputs).0;
+        add_watched(pipeline, loaded, answers, &mut all);
+        all
     };
     let mut slices = Vec::new();
     for name in slice_columns(pipeline) {
@@ -156,12 +160,12 @@ pub fn evidence(
             Ok(ChampionEvidence {
                 version: loaded.version,
                 rows_digest: digest.clone(),
-                metrics: figures(&answers),
+                metrics: figures(&answers, loaded),
                 kpi: kpi(pipeline, catalog, test, &answers)?,
             })
         })
         .transpose()?;
-    let metrics = figures(&answers);
+    let metrics = figures(&answers, candidate);
     Ok(Evidence {
         rows: test.rows.len() as u64,
         rows_digest: digest,
@@ -172,6 +176,37 @@ pub fn evidence(
         latency_us: BTreeMap::from([("p99".to_owned(), answers.latency_us_p99)]),
         kpi: kpi(pipeline, catalog, test, &answers)?,
     })
+}
+
+/// Adds the figures that predictions are watched by and the trainer does not compute.
+fn add_watched(
+    pipeline: &Pipeline,
+    loaded: &Loaded,
+    answers: &Answers,
+    all: &mut BTreeMap<String, f64>,
+) {
+    let classes = loaded.scorer.target().classes();
+    let task = super::outcomes::judged_task(pipeline, classes);
+    let actual = |label: f64| match pipeline.task {
+        Task::Regression => Actual::Number(label),
+        _ => Actual::Class(classes.get(label as usize).cloned().unwrap_or_default()),
+    };
+    let rows: Vec<JudgedRow> = answers
+        .scored
+        .iter()
+        .zip(&answers.labels)
+        .map(|(scored, label)| JudgedRow {
+            score: scored.score,
+            scores: scored.scores.as_slice().into(),
+            predicted: scored.predicted.as_deref().unwrap_or_default().into(),
+            actual: Arc::new(actual(*label)),
+        })
+        .collect();
+    for name in names(&task).iter().filter(|name| !all.contains_key(**name)).collect::<Vec<_>>() {
+        if let Some(value) = measure(&task, name, &rows).filter(|value| value.is_finite()) {
+            all.insert((*name).to_owned(), value);
+        }
+    }
 }
 
 fn slice_columns(pipeline: &Pipeline) -> Vec<&String> {

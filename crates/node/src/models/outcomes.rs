@@ -100,8 +100,7 @@ pub fn judged_task(pipeline: &Pipeline, classes: &[String]) -> Judged {
 
 /// The columns of an outcome that follow from score and label.
 pub fn terms(pipeline: &Pipeline, scored: &Scored, label: &Value) -> Vec<(&'static str, Value)> {
-    let classes: Vec<String> =
-        pipeline.label.classes.iter().map(|class| class_text_of(class)).collect();
+    let classes: Vec<String> = pipeline.label.classes.iter().map(class_text_of).collect();
     let predicted = scored.predicted.as_deref().unwrap_or_default();
     let judgement = actual(pipeline, label).and_then(|actual| {
         let task = judged_task(pipeline, &classes);

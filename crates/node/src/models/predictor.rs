@@ -62,6 +62,9 @@ pub struct Predictor {
     next: AtomicU64,
 }
 
+/// A prediction event: what tells it from others of the same cause, and its values in column order.
+pub type LoggedRow = (Vec<u8>, Vec<Value>);
+
 /// The model's inputs of one row, in signature order, or why there are none.
 pub type Inputs = Result<Vec<Value>, String>;
 
@@ -170,7 +173,7 @@ impl Predictor {
         &self,
         store: &ViewStore,
         request: &PredictRequest,
-    ) -> Result<(PredictResponse, Vec<(Vec<u8>, Vec<Value>)>), BackendError> {
+    ) -> Result<(PredictResponse, Vec<LoggedRow>), BackendError> {
         let set = self.slot.get();
         let Some(champion) = &set.champion else {
             return Err(BackendError::unavailable(format!(
@@ -249,7 +252,7 @@ impl Predictor {
     pub fn entry(
         &self,
         t: LogTime,
-        rows: Vec<(Vec<u8>, Vec<Value>)>,
+        rows: Vec<LoggedRow>,
         reply: tokio::sync::oneshot::Sender<Result<LogTime, String>>,
     ) -> Entry {
         Entry {

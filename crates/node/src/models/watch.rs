@@ -367,7 +367,8 @@ impl Follower {
             rows.extend(own.into_iter().map(|row| (Arc::clone(&watch.pipeline), row)));
             let told = self.live || !self.emitter.is_there(&self.drift, t);
             for decision in decisions {
-                if if decision.is_answered() { self.live } else { told } {
+                let due = if decision.is_answered() { self.live } else { told };
+                if due {
                     (self.decide)(decision);
                 }
             }

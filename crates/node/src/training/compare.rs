@@ -3,7 +3,6 @@
 //! Names follow Chronon's consistency metrics (`CompareMetrics`): left is the set that was asked for,
 //! right the other mode. Does not know how either came about.
 
-use arrow::array::Array;
 use falaj_definitions::pipelines::TrainingMode;
 use falaj_event::Value;
 use falaj_event::cells::Cells;

@@ -156,6 +156,8 @@ fn series(rows: &[Found]) -> BTreeMap<Series<'_>, Vec<&Found>> {
 fn to_json(line: &[&Found]) -> Json {
     let Some(newest) = line.last() else { return Json::Null };
     let detail: Json = serde_json::from_str(&newest.detail).unwrap_or(Json::Null);
+    let window =
+        |row: &&Found| json!({ "end": row.window.1, "value": row.value, "alarm": row.alarm });
     json!({
         "version": newest.version,
         "kind": newest.kind,
@@ -169,7 +171,7 @@ fn to_json(line: &[&Found]) -> Json {
         "alarm": newest.alarm,
         "rows": newest.rows,
         "detail": detail,
-        "values": tail(line).map(|row| json!({ "end": row.window.1, "value": row.value, "alarm": row.alarm })).collect::<Vec<_>>(),
+        "values": tail(line).map(window).collect::<Vec<_>>(),
     })
 }
 

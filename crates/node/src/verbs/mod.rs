@@ -15,6 +15,7 @@ mod models;
 mod predict;
 mod produce;
 mod replay;
+mod score;
 mod tail;
 pub mod text;
 mod topics;
@@ -53,6 +54,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Verb::Train(options) => train::run(options, json).await,
         Verb::Models(options) => models::run(options, json).await,
         Verb::Predict(options) => predict::run(options, json).await,
+        Verb::Score(options) => score::run(options, json).await,
         Verb::Drift(options) => drift::run(options, json).await,
         Verb::Trainer(options) => trainer::run(&options),
         Verb::Replay(options) => replay::run(options, json).await,

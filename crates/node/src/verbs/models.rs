@@ -128,9 +128,15 @@ fn history(model: &Json) {
         ]);
     }
     println!("{rows}");
-    let mut served = table(["version", "served from", "until"]);
+    let mut served = table(["champion", "challenger", "from", "until", "why"]);
     for span in model["served"].as_array().into_iter().flatten() {
-        served.add_row([text(&span["version"]), moment(&span["from"]), moment(&span["to"])]);
+        served.add_row([
+            text(&span["champion"]),
+            text(&span["challenger"]),
+            moment(&span["from"]),
+            moment(&span["until"]),
+            text(&span["reason"]),
+        ]);
     }
     println!("{served}");
 }

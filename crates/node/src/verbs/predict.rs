@@ -43,7 +43,10 @@ async fn ask(client: &Client, options: &Predict) -> Result<PredictAnswer> {
 }
 
 /// What a model is asked with: keys and request features.
-async fn inputs(client: &Client, model: &str) -> Result<Vec<Arc<Field>>> {
+///
+/// # Errors
+/// When there is no such model.
+pub async fn inputs(client: &Client, model: &str) -> Result<Vec<Arc<Field>>> {
     let entry = describe(client, model).await?;
     if entry["kind"] != "model" {
         bail!("`{model}` is a {}, not a model", entry["kind"].as_str().unwrap_or_default());
