@@ -1,3 +1,5 @@
+//! The fold, record by record: what counts, what does not, and what is damage.
+
 use falaj_event::{Hash256, LogTime, ProducerId, TopicId};
 use falaj_log::bytes::Extensions;
 use falaj_log::epoch::{encode_producers, partitions_root, producers_hash};
