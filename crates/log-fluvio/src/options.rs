@@ -11,7 +11,8 @@ pub enum Tls {
     Off,
     /// Both sides show certificates (PEM files).
     Files {
-        /// The name in the cluster's certificate.
+        /// The name in the controller's certificate. An SPU's must hold `KEY.DOMAIN`, where its key is
+        /// what it was registered as: `custom-spu-5001.fluvio.example`, or a wildcard.
         domain: String,
         /// Certificate authority of the cluster.
         ca: PathBuf,

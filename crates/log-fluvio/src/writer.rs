@@ -11,12 +11,12 @@ use fluvio::dataplane::link::ErrorCode;
 use fluvio::dataplane::record::RecordData;
 use fluvio::{
     DeliverySemantic, Fluvio, Isolation, Partitioner, PartitionerConfig, ProducerError, RecordKey,
-    TopicProducerConfigBuilder, TopicProducerPool,
+    RetryPolicy, TopicProducerConfigBuilder, TopicProducerPool,
 };
 use futures::future::join_all;
 use tokio::time::timeout;
 
-use crate::cluster::{Backoff, Cluster};
+use crate::cluster::{ATTEMPT, Backoff, Cluster};
 use crate::error::ClusterError;
 use crate::wire;
 
@@ -180,8 +180,13 @@ impl Writer {
             .max_request_size(REQUEST_BYTES)
             .timeout(REPLICAS_WAIT)
             .isolation(Isolation::ReadCommitted)
+            // At most once, the client library takes a refusal for an answer and drops its reason.
             // This writer tries again itself; its attempts end in time.
-            .delivery_semantic(DeliverySemantic::AtMostOnce)
+            .delivery_semantic(DeliverySemantic::AtLeastOnce(RetryPolicy {
+                max_retries: 0,
+                timeout: ATTEMPT,
+                ..RetryPolicy::default()
+            }))
             .partitioner(Arc::new(ByKey))
             .build()
             .map_err(|error| Failure::Transient(error.to_string()))?;

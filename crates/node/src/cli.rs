@@ -124,7 +124,8 @@ pub struct ClusterArgs {
     /// This node's private key for the cluster (PEM).
     #[arg(long = "log-key", id = "key", value_name = "FILE", requires = "ca")]
     pub key: Option<PathBuf>,
-    /// The name in the cluster's certificate; default: the controller's host.
+    /// The name in the controller's certificate (default: its host). Those of its SPUs are expected
+    /// to hold `custom-spu-ID.NAME`.
     #[arg(long = "log-domain", value_name = "NAME", requires = "ca")]
     pub domain: Option<String>,
 }

@@ -16,7 +16,9 @@ struct OnCluster {
 
 impl OnCluster {
     fn new(controller: &str) -> Self {
-        let options = options(controller);
+        let mut options = options(controller);
+        // The suite's.
+        options.topics = ["a", "b", "c", "d"].map(|topic| TopicDeclaration::new(topic, 8)).into();
         let log = Some(Arc::new(FluvioLog::open(options.clone()).unwrap()));
         Self { options, log }
     }

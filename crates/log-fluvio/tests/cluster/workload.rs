@@ -21,9 +21,11 @@ use falaj_vault::{SeededRandom, Vault};
 /// Who produces.
 pub const TILL: ProducerId = ProducerId([7; 16]);
 
-/// Keys that every process of a test derives alike.
+/// Keys that every process of a test derives alike: the topic's is the first one that is drawn.
 pub fn vault() -> Arc<Vault> {
-    Arc::new(Vault::ephemeral(7).unwrap())
+    let vault = Vault::ephemeral(7).unwrap();
+    vault.seal_block(payments().id(), b"", Vec::new()).unwrap();
+    Arc::new(vault)
 }
 
 /// `payments`: customer (key), paid_at, amount.
