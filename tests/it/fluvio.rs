@@ -16,7 +16,7 @@ use serde_json::{Value as Json, json};
 use crate::end_to_end::{TOPIC, VIEW, orders};
 
 /// A place on the cluster that no other test uses.
-fn cluster(name: &str) -> Option<LogPlace> {
+pub fn cluster(name: &str) -> Option<LogPlace> {
     let Ok(controller) = std::env::var("FALAJ_FLUVIO") else {
         println!("skipped: FALAJ_FLUVIO does not name a cluster's controller");
         return None;

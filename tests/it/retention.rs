@@ -5,8 +5,14 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use falaj_definitions::catalog::Catalog;
+use falaj_event::TopicId;
 use falaj_gateway::Client;
 use falaj_gateway::wire::{ProduceOptions, ReadTicket};
+use falaj_log::Log;
+use falaj_log_rocksdb::RocksLog;
+use falaj_node::endpoint::DataDirectory;
+use falaj_node::migrate::{compare, copy};
+use falaj_node::place::LogPlace;
 use falaj_node::pump::PumpOptions;
 use falaj_node::serve::{Node, NodeOptions};
 use serde_json::{Value as Json, json};
@@ -90,8 +96,8 @@ impl Bench {
 }
 
 /// A node whose topic keeps ten of sixty days; gives the `T` of the first and the last payment.
-async fn sixty_days(data: &Path) -> (Bench, u64, u64) {
-    let bench = Bench::open(options(data), &catalog(VIEW)).await;
+async fn sixty_days(options: NodeOptions) -> (Bench, u64, u64) {
+    let bench = Bench::open(options, &catalog(VIEW)).await;
     let first = bench.pay(0).await;
     let mut last = first;
     for day in 1..DAYS {
@@ -112,7 +118,31 @@ async fn refused(data: &Path, view: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_retention_lets_go_is_cut_behind_a_baseline() {
     let folder = tempfile::tempdir().unwrap();
-    let (bench, first, last) = sixty_days(folder.path()).await;
+    lets_go_behind_a_baseline(folder.path(), options(folder.path())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_on_a_cluster_lets_go_as_well() {
+    let Some(place) = crate::fluvio::cluster("cut") else { return };
+    let LogPlace::Fluvio(cluster) = place.clone() else { panic!("a cluster") };
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path());
+    options.core.log = Some(place);
+    lets_go_behind_a_baseline(folder.path(), options).await;
+
+    // What was cut stays cut wherever the log goes.
+    let data = DataDirectory(folder.path().to_owned());
+    let source = falaj_node::place::open_cluster(&data, &cluster, &catalog(VIEW)).unwrap();
+    let copied = RocksLog::open(&folder.path().join("copy"), Default::default()).unwrap();
+    copy(&source, &copied, &mut |_, _| {}).unwrap();
+    compare(&source, &copied, &mut |_, _| {}).unwrap();
+    let orders = TopicId::of("orders");
+    assert!(copied.first_kept(orders) > 0);
+    assert_eq!(copied.first_kept(orders), source.first_kept(orders));
+}
+
+async fn lets_go_behind_a_baseline(data: &Path, options: NodeOptions) {
+    let (bench, first, last) = sixty_days(options.clone()).await;
     let dry = bench.ask("compact", json!({ "dry_run": true })).await;
     assert_eq!(dry["due"][0]["topic"], "orders", "{dry}");
     assert_eq!(bench.read(&ReadTicket::topic("orders")).await, Ok(2 * DAYS as usize));
@@ -161,8 +191,8 @@ async fn what_retention_lets_go_is_cut_behind_a_baseline() {
     bench.close().await;
 
     // So does a node whose state was deleted.
-    std::fs::remove_dir_all(folder.path().join("state")).unwrap();
-    let bench = Bench::open(options(folder.path()), &catalog(VIEW)).await;
+    std::fs::remove_dir_all(data.join("state")).unwrap();
+    let bench = Bench::open(options, &catalog(VIEW)).await;
     assert!(bench.node.core().rebuilding.as_ref().unwrap().contains("baseline of epoch"));
     assert_eq!(bench.digest().await["digest"], state["digest"]);
     bench.close().await;
@@ -171,7 +201,7 @@ async fn what_retention_lets_go_is_cut_behind_a_baseline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_baseline_that_fits_nothing_is_made_up() {
     let folder = tempfile::tempdir().unwrap();
-    let (bench, ..) = sixty_days(folder.path()).await;
+    let (bench, ..) = sixty_days(options(folder.path())).await;
     bench.ask("compact", json!({})).await;
     let state = bench.digest().await;
     bench.close().await;

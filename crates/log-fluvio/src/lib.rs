@@ -25,8 +25,9 @@
 //! * a block that no counting entry names is never visible.
 //!
 //! # What is promised
-//! * **Acknowledged** means: the SPU that leads each touched partition, and every in-sync replica that it
-//!   requires, has accepted the blocks, and then the epoch record. Nothing is acknowledged before that.
+//! * **Acknowledged** means: the SPU that leads each touched partition and every replica of it have
+//!   accepted the blocks, and then the epoch record (this log writes with `ReadCommitted`; an SPU of
+//!   Fluvio 0.50 then waits for all replicas of the partition). Nothing is acknowledged before that.
 //! * **The processes may die.** `kill -9` of the controller, of an SPU, of the sequencer or of the node
 //!   loses nothing that was acknowledged and repeats nothing; operations wait for the cluster as long as
 //!   [`Options::patience`] and then fail with an error that names the part and the address.
@@ -37,8 +38,9 @@
 //! * **No fsync.** An SPU acknowledges once its operating system has the bytes (`write(2)`); it does not
 //!   call fsync before. With one SPU, or with replicas that share a power supply or a hypervisor, a power
 //!   cut or a kernel crash can therefore lose the last seconds of acknowledged epochs. With N replicas on
-//!   machines that fail independently, acknowledged epochs survive N - 1 such failures, if the SPUs'
-//!   `min_in_sync_replicas` is N. Where that is not enough, use the embedded log, which fsyncs.
+//!   machines that fail independently, acknowledged epochs survive N - 1 such failures; the price is
+//!   that appends wait while any of the N is away. Where that is not enough, use the embedded log,
+//!   which fsyncs.
 //! * **Blocks and records are separate files.** After such a power cut a record can survive blocks that
 //!   it names; reading them is [`falaj_log::LogError::Damaged`] and names the partition and the offset.
 //!   Nothing is skipped silently.
@@ -54,7 +56,7 @@
 //! | --- | --- |
 //! | controller dead | appends and reads go on over their connections; what needs a new connection waits |
 //! | SPU dead or paused, connection lost | appends and reads of its partitions wait, then continue |
-//! | SPU's disk full | appends fail at once, naming topic and cluster; nothing is acknowledged |
+//! | SPU's disk full | appends fail at once, naming topic and SPU; nothing is acknowledged. The SPU takes nothing more for that partition until it has room and was restarted |
 //! | second sequencer | the older one's next commit is refused |
 
 mod blocks;
