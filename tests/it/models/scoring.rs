@@ -2,10 +2,15 @@
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float64Type, UInt32Type};
-use falaj_node::cli::{Connection, Score};
+use falaj_node::cli::{Cli, Connection, Score, Verb};
 
 use super::onnx::register;
 use super::*;
+
+/// `falaj --json score …`
+async fn falaj(options: Score) -> anyhow::Result<()> {
+    falaj_node::verbs::run(Cli { json: true, verb: Verb::Score(options) }).await
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_is_scored_as_it_was() {
@@ -45,7 +50,7 @@ async fn a_view_is_scored_as_it_was() {
     };
     // As of the 100th order, five of each of twenty customers.
     let at = (START + 99 * MINUTE).to_string();
-    falaj_node::verbs::score::run(options(Some(at.clone())), true).await.unwrap();
+    falaj(options(Some(at.clone()))).await.unwrap();
     let part = to.join("part-00000.parquet");
     let scores = || {
         let reader = falaj_node::parquet_file::reader(&part, 1_000).unwrap();
@@ -63,15 +68,15 @@ async fn a_view_is_scored_as_it_was() {
     assert!(logged.iter().all(|row| row["t"] == logged[0]["t"]), "at one T");
 
     // A part that is there is left alone; one that is gone is made again, at the same T.
-    falaj_node::verbs::score::run(options(None), true).await.unwrap();
+    falaj(options(None)).await.unwrap();
     assert_eq!(rows(&client, "risk.predictions").await.len(), before + 20);
     produce(&client, 301..302).await;
     std::fs::remove_file(&part).unwrap();
-    falaj_node::verbs::score::run(options(None), true).await.unwrap();
+    falaj(options(None)).await.unwrap();
     assert_eq!(scores(), first);
 
     // Another view's or another T's scores do not mix with these.
-    let other = falaj_node::verbs::score::run(options(Some(START.to_string())), true).await;
+    let other = falaj(options(Some(START.to_string()))).await;
     assert!(other.unwrap_err().to_string().contains("give another folder"));
     let id = first.column_by_name("prediction_id").unwrap().as_string::<i32>().value(3).to_owned();
     let replay = json!({ "pipeline": "risk", "id": id });

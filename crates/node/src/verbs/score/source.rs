@@ -35,7 +35,7 @@ const PLAN: &str = "scoring.json";
 
 enum Rows {
     File(ParquetRecordBatchReader),
-    View(Reading),
+    View(Box<Reading>),
 }
 
 /// Rows to be scored.
@@ -148,7 +148,7 @@ async fn view(
     }
     let all = session.client.info(&["features", name]).await?.total_records;
     Ok(Source {
-        rows: Rows::View(reading),
+        rows: Rows::View(Box::new(reading)),
         name: format!("{name}@{t}"),
         all: u64::try_from(all).unwrap_or(0),
         as_of: Some(t),
