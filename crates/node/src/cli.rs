@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::place::{ClusterTls, LogPlace};
-pub use models::{Drift, ModelAction, Models, OnVersion, Predict, Score, Train, Trainer};
+pub use models::{Drift, ModelAction, Models, OnVersion, Predict, Score, TokenOf, Train, Trainer};
 
 /// Falaj: an ML platform that is a log.
 #[derive(Debug, Parser)]
@@ -153,16 +153,6 @@ impl ClusterArgs {
         }
         LogPlace::Fluvio(place)
     }
-}
-
-/// `falaj token`
-#[derive(Clone, Debug, Args)]
-pub struct TokenOf {
-    /// The person.
-    pub name: String,
-    /// Data directory of the node.
-    #[arg(long, env = "FALAJ_DATA", default_value = "falaj-data", value_name = "DIR")]
-    pub data: PathBuf,
 }
 
 /// How T is chosen.
@@ -403,8 +393,7 @@ pub struct Export {
     /// The Parquet file to write (or `-` for SQL on standard output, with --oracle).
     #[arg(long, value_name = "FILE", required_unless_present = "oracle")]
     pub to: Option<PathBuf>,
-    /// Write the view's oracle SQL instead: the same answer, computed from scratch by any engine
-    /// over the exported events.
+    /// Write the view's oracle SQL instead: the same answer, from scratch, by any SQL engine.
     #[arg(long)]
     pub oracle: bool,
     /// T of the view (or last T of the topic): microseconds since 1970 UTC, or RFC 3339.

@@ -114,6 +114,16 @@ pub struct OnVersion {
     pub reason: String,
 }
 
+/// `falaj token`
+#[derive(Clone, Debug, Args)]
+pub struct TokenOf {
+    /// The person.
+    pub name: String,
+    /// Data directory of the node.
+    #[arg(long, env = "FALAJ_DATA", default_value = "falaj-data", value_name = "DIR")]
+    pub data: PathBuf,
+}
+
 /// `falaj predict`
 #[derive(Clone, Debug, Args)]
 pub struct Predict {
