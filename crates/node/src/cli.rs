@@ -52,11 +52,11 @@ pub enum Verb {
     Tail(Tail),
     /// Train a new version of a model, and follow the run through its gates.
     Train(Train),
-    /// Show models, their versions and history; approve, promote, roll back.
+    /// Show models, their versions and history; register, approve, promote, roll back.
     Models(Models),
     /// Ask a model for predictions.
     Predict(Predict),
-    /// Score a Parquet file with a model, part by part; an interrupted scoring goes on.
+    /// Score a Parquet file or a view with a model, part by part; an interrupted scoring goes on.
     Score(Score),
     /// Show what monitoring found in a model's newest windows: drift, performance, alarms.
     Drift(Drift),
