@@ -109,14 +109,14 @@ impl Served {
         self.latencies.merge(&other.latencies);
     }
 
-    /// A figure and how much is behind it.
+    /// A figure and the predictions behind it.
     fn figure(&self, name: &str) -> (Option<f64>, u64) {
         match name {
             ERROR_RATE => {
                 let rate = self.errors as f64 / self.rows as f64;
                 ((self.rows > 0).then_some(rate), self.rows)
             }
-            LATENCY_P99_US => (self.latencies.quantile_us(0.99), self.latencies.count()),
+            LATENCY_P99_US => (self.latencies.quantile_us(0.99), self.rows),
             _ => (None, 0),
         }
     }
