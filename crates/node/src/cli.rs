@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::place::{ClusterTls, LogPlace};
-pub use models::{Drift, ModelAction, Models, OnVersion, Predict, Score, Train, Trainer};
+pub use models::{Drift, ModelAction, Models, OnVersion, Predict, Score, TokenOf, Train, Trainer};
 
 /// Falaj: an ML platform that is a log.
 #[derive(Debug, Parser)]
@@ -52,11 +52,11 @@ pub enum Verb {
     Tail(Tail),
     /// Train a new version of a model, and follow the run through its gates.
     Train(Train),
-    /// Show models, their versions and history; approve, promote, roll back.
+    /// Show models, their versions and history; register, approve, promote, roll back.
     Models(Models),
     /// Ask a model for predictions.
     Predict(Predict),
-    /// Score a Parquet file with a model, part by part; an interrupted scoring goes on.
+    /// Score a Parquet file or a view with a model, part by part; an interrupted scoring goes on.
     Score(Score),
     /// Show what monitoring found in a model's newest windows: drift, performance, alarms.
     Drift(Drift),
@@ -71,6 +71,8 @@ pub enum Verb {
     Compact(Compact),
     /// Write a topic or view to Parquet, or print a view's oracle SQL.
     Export(Export),
+    /// Make a person's token: approvals count by person. Removing its file takes it back.
+    Token(TokenOf),
     /// Write the training set of a model pipeline to Parquet.
     TrainingSet(TrainingSet),
     /// Move a log between its data directory and a Fluvio cluster, byte for byte.
@@ -92,7 +94,7 @@ pub struct Connection {
     /// Certificate authority of the node at --url (PEM).
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// File with the token for the node at --url.
+    /// File with the token: for the node at --url, or to speak to the local one as somebody else.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }
@@ -392,8 +394,7 @@ pub struct Export {
     /// The Parquet file to write (or `-` for SQL on standard output, with --oracle).
     #[arg(long, value_name = "FILE", required_unless_present = "oracle")]
     pub to: Option<PathBuf>,
-    /// Write the view's oracle SQL instead: the same answer, computed from scratch by any engine
-    /// over the exported events.
+    /// Write the view's oracle SQL instead: the same answer, from scratch, by any SQL engine.
     #[arg(long)]
     pub oracle: bool,
     /// T of the view (or last T of the topic): microseconds since 1970 UTC, or RFC 3339.

@@ -39,6 +39,7 @@ const SYSTEM: [&str; 6] = [
     "falaj.epochs",
     "falaj.models",
     "falaj.runs",
+    "falaj.serving",
 ];
 
 #[test]

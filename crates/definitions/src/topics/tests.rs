@@ -356,7 +356,8 @@ fn system_topics_are_clean_and_derived() {
             "falaj.drift",
             "falaj.epochs",
             "falaj.models",
-            "falaj.runs"
+            "falaj.runs",
+            "falaj.serving"
         ]
     );
     assert!(topics.iter().all(|topic| topic.schema.derived && topic.retention_us.is_none()));
