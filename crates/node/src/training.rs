@@ -8,6 +8,7 @@ mod answers;
 mod compare;
 mod labels;
 mod modes;
+mod served;
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use arrow::record_batch::RecordBatch;
 use falaj_dataflow::training::Progress;
 use falaj_definitions::pipelines::{Pipeline, TrainingMode};
-use falaj_event::{LogTime, Value};
+use falaj_event::LogTime;
 use serde_json::{Value as Json, json};
 
 use crate::core::Core;
@@ -48,27 +49,13 @@ pub struct TrainingSet {
     pub metadata: Json,
 }
 
-/// What a prediction was made with.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServedRow {
-    /// The `T_r` at which its features were read.
-    pub t: LogTime,
-    /// The features of views, in signature order.
-    pub values: Vec<Value>,
-}
-
-/// Where logged predictions come from, for [`TrainingMode::AsServed`]: for every label row, in order,
-/// the prediction that it judges (by the pipeline's [`falaj_definitions::pipelines::FeedbackJoin`]).
-pub type Served<'a> = &'a dyn Fn(&Pipeline, &Labels) -> Result<Vec<Option<ServedRow>>>;
-
 /// Computes a training set.
 ///
 /// # Errors
-/// When the log or the views cannot be read, or the mode needs predictions and `served` is missing.
+/// When the log or the views cannot be read, or the mode needs predictions and there are none.
 pub fn compute(
     core: &Core,
     request: &SetRequest,
-    served: Option<Served<'_>>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<TrainingSet> {
     let pipeline = &request.pipeline;
@@ -84,7 +71,7 @@ pub fn compute(
         .with_context(|| format!("there is no topic `{}`", pipeline.label.topic))?;
     let all = labels::read(&core.reader, &topic.schema, &pipeline.label.observed_at, epoch)?;
     let labels = if request.all { all } else { all.chosen(&pipeline.training)? };
-    let mut work = modes::Work { core, pipeline, labels: &labels, epoch, served, progress };
+    let mut work = modes::Work { core, pipeline, labels: &labels, epoch, progress };
     let features = work.features(request.mode)?;
     let mut differences = Vec::new();
     if request.compare {
@@ -146,7 +133,7 @@ pub fn rows(core: &Core, pipeline: &Pipeline) -> Result<(Vec<RecordBatch>, Optio
         all: false,
         compare: false,
     };
-    let set = compute(core, &request, None, &mut |_| {})?;
+    let set = compute(core, &request, &mut |_| {})?;
     let (found, needed) = (set.batch.num_rows(), pipeline.training.min_rows as usize);
     ensure!(
         found >= needed,

@@ -15,7 +15,7 @@ use falaj_log::{ReadOptions, Reader};
 use falaj_views::{Snapshot, ViewError};
 
 use super::answers::{Answer, Features};
-use super::{Labels, Served};
+use super::{Labels, served};
 use crate::core::Core;
 use crate::pump::epoch_input;
 
@@ -26,7 +26,6 @@ pub(super) struct Work<'a> {
     pub labels: &'a Labels,
     /// The last epoch that is seen.
     pub epoch: u64,
-    pub served: Option<Served<'a>>,
     pub progress: &'a mut dyn FnMut(Progress),
 }
 
@@ -103,26 +102,25 @@ impl Work<'_> {
     }
 
     fn as_served(&self) -> Result<Features> {
-        let served = self.served.context(
-            "no predictions have been logged: train as_corrected or as_known until some are",
-        )?;
-        let rows = served(self.pipeline, self.labels)?;
+        let rows = served::inputs(self.core, self.pipeline, self.labels, self.epoch)?;
         ensure!(rows.len() == self.labels.len(), "one prediction or none per label");
         let mut features = Features::new(self.labels.len());
-        let mut place = 0;
+        let signature = &self.pipeline.signature.inputs;
         for (plan, set) in self.plans()?.iter().zip(&self.pipeline.features) {
             for (name, column) in set.names.iter().zip(&set.columns) {
                 let output = plan.output.iter().find(|output| output.name == *column);
                 let output =
                     output.with_context(|| format!("view `{}` has no `{column}`", plan.name))?;
-                let value = |row: &Option<super::ServedRow>| -> Option<Value> {
-                    row.as_ref()?.values.get(place).cloned()
+                let place = signature.iter().position(|input| input.name == *name);
+                let place = place.with_context(|| format!("the signature has no `{name}`"))?;
+                let value = |row: &Option<_>| {
+                    row.as_ref().and_then(|of: &Arc<[Value]>| of.get(place).cloned())
                 };
                 let values: Vec<Option<Value>> = rows.iter().map(value).collect();
                 features.add_values(name, &output.column_type, &values)?;
-                place += 1;
             }
         }
+        features.without = rows.iter().map(Option::is_none).collect();
         Ok(features)
     }
 }
