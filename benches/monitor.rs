@@ -4,12 +4,13 @@
 //! Measured: processor time of the fold over epochs of 1,000 predictions of a binary model with 25
 //! inputs (21 numbers, 4 names; one of the names a slice), each judged one epoch later: the join of
 //! labels, drift windows of 50,000 predictions with five tests of every column, figures in two windows,
-//! CBPE and an ADWIN over the errors, the closes of the windows included; and the same with the tests
-//! of all inputs together. The baseline is feature maintenance as in the `maintenance` bench: five
-//! aggregates over three windows in the engine, without the view store's writes.
+//! CBPE and an ADWIN over the errors, the closes of the windows included; the same with the tests
+//! of all inputs together; and what it takes to write the fold down and to read it back, which is what a
+//! restart costs. The baseline is feature maintenance as in the `maintenance` bench: five aggregates
+//! over three windows in the engine, without the view store's writes.
 //!
-//! Limit: memory traffic of counters; per watched column one bin search, one sketch bucket, one sample
-//! comparison, twice where a slice column tells rows apart.
+//! Limit: memory traffic of counters; per watched column one bin search and one sample comparison, and
+//! one more bin search and a sketch bucket where a slice column tells rows apart.
 //!
 //! Not measured: reading the log, decoding, writing outcomes and scores.
 
@@ -134,12 +135,23 @@ fn epochs(count: u64) -> Vec<(LogTime, Vec<Prediction>, Vec<Label>)> {
     all
 }
 
-/// Seconds per prediction, and rows of scores.
-fn watch(tests: &[&str], count: u64) -> Result<(f64, usize)> {
+/// What a fold over many epochs came to.
+struct Watched {
+    /// Seconds per prediction.
+    cost: f64,
+    /// Rows of scores.
+    rows: usize,
+    /// Seconds to write the fold down and read it back, and the bytes between.
+    restart: (f64, usize),
+}
+
+fn watch(tests: &[&str], count: u64) -> Result<Watched> {
     let settings = settings(tests);
-    let mut joiner = Joiner::new(JoinRule { within_us: EPOCH_US, delay_us: 10 * EPOCH_US });
+    let rule = JoinRule { within_us: EPOCH_US, delay_us: 10 * EPOCH_US };
+    let mut joiner = Joiner::new(rule);
     let mut monitor = Monitor::new(settings.clone());
-    monitor.set_reference(1, reference(&settings)?);
+    let reference = reference(&settings)?;
+    monitor.set_reference(1, Arc::clone(&reference));
     let all = epochs(count);
     let mut rows = 0;
     let before = processor_time()?;
@@ -157,7 +169,30 @@ fn watch(tests: &[&str], count: u64) -> Result<(f64, usize)> {
     }
     let spent = (processor_time()? - before).as_secs_f64();
     ensure!(count * EPOCH_US <= WINDOW_US || rows > 0, "no window was scored");
-    Ok((spent / (count * PER_EPOCH) as f64, rows))
+    let restart = written_and_read((&joiner, rule), &monitor, (settings, reference))?;
+    Ok(Watched { cost: spent / (count * PER_EPOCH) as f64, rows, restart })
+}
+
+/// Seconds to write a fold down and read it back, and the bytes between.
+fn written_and_read(
+    (joiner, rule): (&Joiner, JoinRule),
+    monitor: &Monitor,
+    (settings, reference): (MonitorSettings, Arc<ReferenceSet>),
+) -> Result<(f64, usize)> {
+    let before = processor_time()?;
+    let mut bytes = Vec::new();
+    joiner.save(&mut bytes);
+    monitor.save(&mut bytes);
+    let mut left = bytes.as_slice();
+    let again = Joiner::restore(rule, &mut left).context("the join is not read back")?;
+    let other = Monitor::restore(settings, [(1, reference)].into(), &mut left);
+    let other = other.context("the monitors are not read back")?;
+    let seconds = (processor_time()? - before).as_secs_f64();
+    let mut copy = Vec::new();
+    again.save(&mut copy);
+    other.save(&mut copy);
+    ensure!(copy == bytes, "what was read back is something else");
+    Ok((seconds, bytes.len()))
 }
 
 /// Seconds per event of the engine, five aggregates over three windows.
@@ -209,20 +244,27 @@ fn main() -> Result<()> {
     let count = scale.size(210, 60);
     let maintained = maintain(scale)?;
     let five = ["psi", "ks", "chi_square", "missing_rate", "range"];
-    let (cost, rows) = watch(&five, count)?;
+    let Watched { cost, rows, restart } = watch(&five, count)?;
     let unit = "ns";
     let ns = |seconds: f64| seconds * 1e9;
     let name = "per judged prediction, against an event's feature maintenance";
     table.ratio(name, ns(cost), ns(maintained), unit, Target::Stated);
-    let (alone, _) = watch(&[], count)?;
+    let alone = watch(&[], count)?.cost;
     table.ratio("of which joins, counters and figures", ns(alone), ns(cost), unit, Target::Stated);
-    let (all, _) = watch(&[&five[..], &["domain_classifier", "reconstruction"]].concat(), count)?;
+    let all = watch(&[&five[..], &["domain_classifier", "reconstruction"]].concat(), count)?.cost;
     table.ratio("with the tests of all inputs together", ns(all), ns(cost), unit, Target::Stated);
     table.note(format!(
         "{} predictions, windows of {}, {rows} scores; feature maintenance: five aggregates over \
          three windows, engine alone",
         count * PER_EPOCH,
         PER_EPOCH * WINDOW_US / EPOCH_US,
+    ));
+    table.note(format!(
+        "the fold is written down and read back in {:.0} ms ({:.1} MiB), whatever the log holds; folding \
+         a million predictions and their labels anew takes {:.1} s and their decoding",
+        1e3 * restart.0,
+        restart.1 as f64 / f64::from(1 << 20),
+        1e6 * cost,
     ));
     table.note(format!("watching costs {:.0} % of feature maintenance", 100.0 * cost / maintained));
     table.print();

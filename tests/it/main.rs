@@ -19,6 +19,8 @@ mod fluvio;
 mod models;
 /// Views against their meaning.
 mod oracle;
+/// A real stream, predicted before it is learnt.
+mod prequential;
 /// What retention lets go, and what stays.
 mod retention;
 /// The architecture, as assertions.

@@ -136,7 +136,8 @@ fn script(folder: &Path, text: &str) -> PathBuf {
     path
 }
 
-fn real_trainer(folder: &Path) -> PathBuf {
+/// A script that runs this binary as the trainer's process.
+pub fn real_trainer(folder: &Path) -> PathBuf {
     let program = std::env::current_exe().unwrap();
     let text = format!(
         "#!/bin/sh\nFALAJ_TEST_JOB=\"$3\" exec '{}' --exact models::trainer_process --nocapture\n",
@@ -311,6 +312,17 @@ async fn the_model_loop_closes() {
     let replay = json!({ "pipeline": "risk", "id": "o590" });
     let replayed = client.json_action("replay_prediction", &replay).await.unwrap();
     assert_eq!(replayed["verdict"], "EQUAL", "{replayed:#}");
+
+    // As served: the label's row has the features that its prediction was made with, which are those
+    // that replay has recomputed; a label that names no prediction of its own may have none.
+    let ticket = ReadTicket { mode: Some("as_served".into()), ..ReadTicket::training_set("risk") };
+    let served = client.read(&ticket).await.unwrap().collect().await.unwrap();
+    let served: Vec<Json> = served.iter().flat_map(|batch| batch_json(batch).unwrap()).collect();
+    let of_prediction = served.iter().find(|row| row["prediction_id"] == "o590").unwrap();
+    for name in ["orders_1h", "amount_1h", "orders"] {
+        assert_eq!(of_prediction[name], replayed["inputs"][name], "{name}: {of_prediction:#}");
+    }
+    assert!(served.iter().any(|row| row["prediction_id"].is_null() && row["orders"].is_null()));
 
     // A second version takes over; the first comes back by one command.
     assert_eq!(train(&client).await, 2);

@@ -19,6 +19,7 @@ use falaj_monitor::{Actual, HeldOut, ReferenceRows, ReferenceSet};
 use falaj_node::admission::Doorkeeper;
 use falaj_node::models::registry;
 use falaj_node::models::rows::{self, Row, RowReader, moment, text};
+use falaj_node::models::watch::checkpoint::Checkpoints;
 use falaj_node::models::watch::settings::monitor_settings;
 use falaj_node::models::watch::{DRIFT_TOPIC, Decision, Watch, WatchParts};
 use falaj_vault::Vault;
@@ -105,7 +106,9 @@ struct World {
     sequencer: SequencerHandle,
     decisions: Arc<Mutex<Vec<Decision>>>,
     sequence: u64,
-    _keys: tempfile::TempDir,
+    /// Where the fold is written down; `None`: every start folds anew.
+    checkpoints: Option<Checkpoints>,
+    keys: tempfile::TempDir,
 }
 
 impl World {
@@ -138,7 +141,8 @@ impl World {
         let options = Options { clock: ClockMode::Event, ..Options::default() };
         let sequencer = Sequencer::spawn(options, parts).unwrap();
         let decisions = Arc::default();
-        Self { catalog, log, reader, sequencer, decisions, sequence: 0, _keys: keys }
+        let checkpoints = None;
+        Self { catalog, log, reader, sequencer, decisions, sequence: 0, checkpoints, keys }
     }
 
     fn schema(&self, topic: &str) -> Arc<TopicSchema> {
@@ -229,6 +233,7 @@ impl World {
             sequencer: self.sequencer.clone(),
             catalog: Arc::clone(&self.catalog),
             references: Arc::new(move |_, _, _| Ok(Some(Arc::clone(&reference)))),
+            checkpoints: self.checkpoints.clone(),
             decide: Arc::new(move |decision| decisions.lock().unwrap().push(decision)),
         })
         .unwrap()
@@ -539,4 +544,80 @@ fn corrections_rewrite_outcomes_and_withdrawals_remove_them() {
     let status = watch.state().status();
     assert_eq!(status["failure"], serde_json::Value::Null, "{status}");
     watch.stop().unwrap();
+}
+
+/// A watch that is stopped and goes on from what it wrote down says what one does that folds everything
+/// anew, and reads no more of the log than it must; what does not fit is left alone.
+#[test]
+fn a_restart_goes_on_from_the_checkpoint_and_comes_to_the_same() {
+    let turn = 4;
+    let mut whole = World::new();
+    whole.begin();
+    play(&mut whole, 0..8, turn, 1);
+    let watch = whole.watch();
+    whole.settle(&watch);
+    watch.stop().unwrap();
+
+    let mut world = World::new();
+    let folder = world.keys.path().join("watch");
+    let hash = world.catalog.hash;
+    world.checkpoints = Some(Checkpoints::new(&folder, hash));
+    world.begin();
+    let from = |watch: &Watch| watch.state().status()["from_epoch"].as_u64().unwrap();
+    let mut reached = 0;
+    for windows in [0..2, 2..5, 5..6, 6..8] {
+        let watch = world.watch();
+        assert!(from(&watch) >= reached, "epochs were folded again");
+        play(&mut world, windows, turn, 1);
+        world.settle(&watch);
+        reached = watch.state().next_epoch();
+        watch.stop().unwrap();
+    }
+    let sorted = |mut rows: Vec<(Op, Vec<Value>)>| {
+        rows.sort_by_key(|(op, row)| (*op, encode_row(row)));
+        rows
+    };
+    let read = |world: &World, topic: &str| sorted(world.read(topic));
+    assert_eq!(read(&world, "fraud.outcomes"), read(&whole, "fraud.outcomes"));
+    let fired = |world: &World| {
+        let decisions = world.decisions.lock().unwrap();
+        let of = |one: &Decision| match one {
+            Decision::Fire { firing, .. } => Some(firing.trigger.clone()),
+            _ => None,
+        };
+        // What nobody has answered is asked for again at every start.
+        decisions.iter().filter_map(of).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(fired(&world), fired(&whole));
+    assert!(!fired(&world).is_empty());
+    let alarms = |world: &World| alarms(world).into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(alarms(&world), alarms(&whole));
+
+    // Damaged, of other definitions, or of another log: the fold begins anew, and appends nothing.
+    let epochs = world.log.tail().unwrap().record.epoch;
+    let file = folder.join("watch.checkpoint");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    let watch = world.watch();
+    assert!(from(&watch) < reached);
+    world.settle(&watch);
+    watch.stop().unwrap();
+    let watch = world.watch();
+    assert_eq!(from(&watch), world.log.tail().unwrap().record.epoch + 1, "written down again");
+    watch.stop().unwrap();
+    world.checkpoints = Some(Checkpoints::new(&folder, Hash256::default()));
+    let watch = world.watch();
+    assert!(from(&watch) < reached);
+    world.settle(&watch);
+    drop(watch);
+    let mut stranger = World::new();
+    stranger.begin();
+    stranger.checkpoints = Some(Checkpoints::new(&folder, Hash256::default()));
+    let watch = stranger.watch();
+    assert!(from(&watch) < reached);
+    stranger.settle(&watch);
+    watch.stop().unwrap();
+    assert_eq!(world.log.tail().unwrap().record.epoch, epochs, "something was appended again");
 }

@@ -76,6 +76,9 @@ pub struct OutputColumn {
     pub column_type: ColumnType,
     /// Cost class of the dearest aggregate behind the column.
     pub class: CostClass,
+    /// Whether an aggregate behind the column (other than a first or last value) is over all events
+    /// ever: such a column moves by itself as time passes, whether or not anything changes.
+    pub lifetime: bool,
 }
 
 /// Where a view's rows come from.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::DriftError;
 use crate::exact;
 use crate::score::{Metric, Score, score};
+use crate::special::{normal_two_sided, student_tail};
 use crate::summary::ColumnSummary;
 
 /// What a metric does within the reference, from chunk to chunk.
@@ -84,6 +85,36 @@ impl Spread {
         metric.upper_limit().map_or(limit, |upper| limit.min(upper))
     }
 
+    /// `deviations` of a spread that is fully known, as so many of this one, whose mean and deviation
+    /// are those of few chunks: what one chunk more exceeds as rarely as a normal variable exceeds
+    /// `deviations`. With `n` chunks and Student's quantile `t` of the same tail with `n - 1` degrees
+    /// that is `t √((n + 1) / (n - 1))` (the prediction interval for one further observation; Hahn and
+    /// Meeker, "Statistical Intervals", 1991; the deviation divides by `n`). Ten chunks make 4.5 of 3.
+    pub fn for_one_more(&self, deviations: f64) -> f64 {
+        let Some(degrees) = self.chunks.checked_sub(1).filter(|degrees| *degrees > 0) else {
+            return f64::INFINITY;
+        };
+        // Tails beyond four deviations lie below what the sums resolve: in proportion from there on.
+        let known = deviations.min(GREATEST_KNOWN);
+        if known <= 0.0 {
+            return deviations;
+        }
+        let tail = normal_two_sided(known) / 2.0;
+        let (mut low, mut high) = (known, 2.0 * known);
+        while student_tail(high, degrees) > tail && high < 1e9 {
+            (low, high) = (high, 2.0 * high);
+        }
+        for _ in 0..80 {
+            let middle = f64::midpoint(low, high);
+            match student_tail(middle, degrees) > tail {
+                true => low = middle,
+                false => high = middle,
+            }
+        }
+        let widening = ((self.chunks + 1) as f64 / degrees as f64).sqrt();
+        high * widening * (deviations / known)
+    }
+
     /// The limit for one score: [`Spread::limit`], made up for what chance alone does where the
     /// window has fewer rows than the chunks had, and where the reference never saw an event that
     /// is merely rare.
@@ -114,6 +145,9 @@ impl Spread {
         score.metric.upper_limit().map_or(limit, |upper| limit.min(upper))
     }
 }
+
+/// Deviations up to which Student's quantile is computed.
+const GREATEST_KNOWN: f64 = 4.0;
 
 /// A chunk's score against the others. Values outside the range are those outside the others'
 /// range, up to the sketch's relative error: the whole reference's range holds every chunk.

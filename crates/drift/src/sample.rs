@@ -12,11 +12,21 @@ use serde::{Deserialize, Serialize};
 use crate::exact;
 
 /// At most `capacity` values of the events seen, keyed by the event's hash.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BottomSample {
     capacity: usize,
     seen: u64,
     kept: BTreeMap<u64, Kept>,
+    /// The greatest hash kept, while the sample is full and nothing has gone since it was looked up:
+    /// what follows from `kept`, at hand for the events that do not enter.
+    #[serde(skip)]
+    greatest: Option<u64>,
+}
+
+impl PartialEq for BottomSample {
+    fn eq(&self, other: &Self) -> bool {
+        (self.capacity, self.seen, &self.kept) == (other.capacity, other.seen, &other.kept)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,7 +36,7 @@ struct Kept(#[serde(with = "exact::value")] f64);
 impl BottomSample {
     /// An empty sample of at most `capacity` values.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, seen: 0, kept: BTreeMap::new() }
+        Self { capacity, seen: 0, kept: BTreeMap::new(), greatest: None }
     }
 
     /// Sees one event: its value and its 64-bit hash (of its identity, uniform). Mostly one
@@ -37,22 +47,33 @@ impl BottomSample {
     }
 
     fn keep(&mut self, hash: u64, value: f64) {
-        if self.kept.len() >= self.capacity {
-            let greatest = self.kept.last_key_value().map(|(greatest, _)| *greatest);
-            if greatest.is_none_or(|greatest| greatest <= hash) {
-                return;
-            }
+        if self.greatest.is_some_and(|greatest| greatest <= hash) || self.capacity == 0 {
+            return;
+        }
+        if self.kept.len() >= self.capacity
+            && self.kept.last_key_value().is_some_and(|(greatest, _)| *greatest <= hash)
+        {
+            self.note_greatest();
+            return;
         }
         self.kept.insert(hash, Kept(value));
         while self.kept.len() > self.capacity {
             self.kept.pop_last();
         }
+        self.note_greatest();
+    }
+
+    fn note_greatest(&mut self) {
+        let full = self.kept.len() >= self.capacity;
+        let greatest = self.kept.last_key_value().filter(|_| full);
+        self.greatest = greatest.map(|(greatest, _)| *greatest);
     }
 
     /// Takes one event back that was added.
     pub fn remove(&mut self, hash: u64) {
         self.seen = self.seen.saturating_sub(1);
         self.kept.remove(&hash);
+        self.greatest = None;
     }
 
     /// Adds what `other` saw.
@@ -69,6 +90,7 @@ impl BottomSample {
         for hash in other.kept.keys() {
             self.kept.remove(hash);
         }
+        self.greatest = None;
     }
 
     /// Whether the sample is every event, so that scores on it are exact.

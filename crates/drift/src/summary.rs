@@ -36,6 +36,13 @@ pub struct NumericSummary {
     pub sketch: QuantileSketch,
     /// A bounded uniform sample.
     pub sample: BottomSample,
+    /// Whether the sketch is kept: not where the sample answers what it is asked.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub sketched: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The range as two exact floats.
@@ -77,7 +84,14 @@ impl NumericSummary {
             range,
             sketch: QuantileSketch::default(),
             sample: BottomSample::new(sample),
+            sketched: true,
         }
+    }
+
+    /// The same without a sketch, before anything is added: a window with a sample does not need one.
+    pub fn without_sketch(mut self) -> Self {
+        self.sketched = false;
+        self
     }
 
     /// The summary of a reference: its values (`None` is missing) over `bins`, with its own range.
@@ -113,7 +127,9 @@ impl NumericSummary {
             None => self.outside += 1,
         }
         self.beyond += u64::from(self.is_beyond(value));
-        self.sketch.add(value);
+        if self.sketched {
+            self.sketch.add(value);
+        }
         self.sample.add(hash, value);
     }
 
@@ -134,7 +150,9 @@ impl NumericSummary {
             None => &mut self.outside,
         };
         let rest = held.checked_sub(1).ok_or(underflow)?;
-        self.sketch.remove(value)?;
+        if self.sketched {
+            self.sketch.remove(value)?;
+        }
         *held = rest;
         self.beyond = beyond;
         self.sample.remove(hash);
@@ -179,7 +197,8 @@ impl NumericSummary {
     }
 
     fn check(&self, other: &Self) -> Result<(), DriftError> {
-        if self.bins == other.bins && self.range == other.range {
+        let alike = self.sketched == other.sketched;
+        if alike && self.bins == other.bins && self.range == other.range {
             return Ok(());
         }
         Err(DriftError::DifferentBins)
@@ -187,7 +206,7 @@ impl NumericSummary {
 
     /// Rows with a value.
     pub fn present(&self) -> u64 {
-        self.sketch.count()
+        self.counts.iter().sum::<u64>() + self.outside
     }
 
     /// Rows.

@@ -66,14 +66,12 @@ pub enum TriggerCondition {
         /// How many.
         count: u64,
     },
-    /// A grid in event time: `offset_us + k * every_us`. A grid point that finds a run in flight
-    /// or the cool-down running is made up for afterwards, once.
+    /// So long since the last run began, whoever asked for it; before the first, since the pipeline
+    /// was declared (see [`Observation::Declared`]). One that finds a run in flight or the cool-down
+    /// running is made up for afterwards, once.
     Schedule {
-        /// The distance of the grid points, in microseconds; above 0.
+        /// The time between runs, in microseconds of event time; above 0.
         every_us: i64,
-        /// Where the grid lies, in microseconds since 1970.
-        #[serde(default)]
-        offset_us: i64,
     },
 }
 
@@ -140,6 +138,12 @@ pub enum Observation {
         /// To here.
         at: EventTime,
     },
+    /// The pipeline was declared. Schedules count from the first time; without one, from the first
+    /// observation.
+    Declared {
+        /// When.
+        at: EventTime,
+    },
     /// A person asks for a run.
     Manual {
         /// Who.
@@ -175,6 +179,7 @@ impl Observation {
             Self::Drift { window, .. } | Self::Metric { window, .. } => window.to,
             Self::Labels { at, .. }
             | Self::Time { at }
+            | Self::Declared { at }
             | Self::Manual { at, .. }
             | Self::RunStarted { at, .. }
             | Self::RunEnded { at, .. } => *at,
@@ -247,6 +252,8 @@ pub enum TriggerDecision {
 pub struct TriggerState {
     in_flight: Option<String>,
     now: Option<EventTime>,
+    /// When the last run began, or the pipeline was declared.
+    anchor: Option<EventTime>,
     memories: BTreeMap<String, Memory>,
 }
 
@@ -271,9 +278,11 @@ impl TriggerState {
     ) -> Vec<TriggerDecision> {
         let now = self.now.map_or(observation.at(), |now| now.max(observation.at()));
         self.now = Some(now);
+        let anchor = *self.anchor.get_or_insert(now);
         match observation {
+            Observation::Declared { .. } => return Vec::new(),
             Observation::RunStarted { run, .. } => {
-                self.begin(run.clone());
+                self.begin(run.clone(), now);
                 return Vec::new();
             }
             Observation::RunEnded { run, succeeded, .. } => {
@@ -287,13 +296,14 @@ impl TriggerState {
         }
         let mut decisions = Vec::new();
         for rule in rules {
-            decisions.extend(self.consider(pipeline, rule, observation, now));
+            decisions.extend(self.consider(pipeline, rule, observation, (anchor, now)));
         }
         decisions
     }
 
-    fn begin(&mut self, run: String) {
+    fn begin(&mut self, run: String, now: EventTime) {
         self.in_flight = Some(run);
+        self.anchor = Some(now);
         // A run reads every label there is, whoever asked for it.
         for memory in self.memories.values_mut() {
             memory.labels = 0;
@@ -323,7 +333,7 @@ impl TriggerState {
             return TriggerDecision::Suppressed { trigger, at, windows: Vec::new(), why };
         }
         let run = run_name(pipeline, &trigger, at);
-        self.begin(run.clone());
+        self.begin(run.clone(), at);
         TriggerDecision::Fire(Firing {
             trigger,
             run,
@@ -339,10 +349,10 @@ impl TriggerState {
         pipeline: &str,
         rule: &TriggerRule,
         observation: &Observation,
-        now: EventTime,
+        (anchor, now): (EventTime, EventTime),
     ) -> Option<TriggerDecision> {
         let memory = self.memories.entry(rule.name.clone()).or_default();
-        match memory.level(rule, observation, now) {
+        match memory.level(rule, observation, (anchor, now)) {
             Level::Silent => None,
             Level::Calm => memory
                 .calm_down(rule)
@@ -354,7 +364,7 @@ impl TriggerState {
                 }
                 memory.fired(rule, now);
                 let run = run_name(pipeline, &rule.name, now);
-                self.begin(run.clone());
+                self.begin(run.clone(), now);
                 let actor = Actor::Rule(rule.name.clone());
                 let trigger = rule.name.clone();
                 Some(TriggerDecision::Fire(Firing {

@@ -93,6 +93,8 @@ pub fn fit_temperature(logits: &[f64], classes: &[usize], outputs: usize) -> Cal
 }
 
 /// The isotonic map by pooling adjacent violators (Ayer et al., 1955); equal scores are pooled first.
+/// The pools at the ends, which hold one class alone, are told as if they held one row of the base rate
+/// more: no probability is 0 or 1 where both classes were seen.
 pub fn fit_isotonic(scores: &[f64], truths: &[bool]) -> CalibrationMap {
     let mut order: Vec<(f64, f64)> = scores
         .iter()
@@ -120,9 +122,23 @@ pub fn fit_isotonic(scores: &[f64], truths: &[bool]) -> CalibrationMap {
         }
         pools.push(pool);
     }
+    let base = truths.iter().filter(|truth| **truth).count() as f64 / truths.len().max(1) as f64;
+    let of = |pool: &Pool| match pool.sum / pool.rows {
+        // So many rows of one class do not prove that the other never comes: one more row of the base
+        // rate, so that a single surprise does not cost a log loss without bound.
+        share if share == 0.0 || share == 1.0 => (pool.sum + base) / (pool.rows + 1.0),
+        share => share,
+    };
+    let inner = |pool: &&Pool| pool.sum > 0.0 && pool.sum < pool.rows;
+    let least = pools.iter().find(inner).map_or(1.0, of);
+    let greatest = pools.iter().rev().find(inner).map_or(0.0, of);
     let mut map = (Vec::new(), Vec::new());
     for pool in pools {
-        let probability = pool.sum / pool.rows;
+        let probability = match of(&pool) {
+            held if pool.sum == 0.0 => held.min(least),
+            held if pool.sum == pool.rows => held.max(greatest),
+            held => held,
+        };
         for score in [pool.first, pool.last] {
             if map.0.last() != Some(&score) {
                 map.0.push(score);
@@ -152,16 +168,42 @@ mod tests {
     }
 
     #[test]
-    fn isotonic_regression_is_scikit_learns() {
+    fn isotonic_regression_is_scikit_learns_between_the_ends() {
         let scores = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
         let truths = [false, true, false, false, true, true];
-        // IsotonicRegression().fit(...).predict: 0, 1/3, 1/3, 1/3, 1, 1.
+        // IsotonicRegression().fit(...).predict: 0, 1/3, 1/3, 1/3, 1, 1; the ends with half a row of
+        // either class more.
         let map = fit_isotonic(&scores, &truths);
         let third = 1.0 / 3.0;
-        for (score, expected) in scores.iter().zip([0.0, third, third, third, 1.0, 1.0]) {
+        for (score, expected) in
+            scores.iter().zip([0.25, third, third, third, 2.5 / 3.0, 2.5 / 3.0])
+        {
             assert!((map.probability(*score) - expected).abs() < 1e-12, "{score}");
         }
-        assert!((map.probability(0.15) - third / 2.0).abs() < 1e-12);
-        assert_eq!((map.probability(0.0), map.probability(1.0)), (0.0, 1.0));
+        assert!((map.probability(0.15) - (0.25 + third) / 2.0).abs() < 1e-12);
+        assert_eq!((map.probability(0.0), map.probability(1.0)), (0.25, 2.5 / 3.0));
+    }
+
+    /// Whatever the rows: ascending, and no probability is certain where both classes were seen.
+    #[test]
+    fn isotonic_maps_ascend_and_are_never_certain() {
+        let mut state = 7_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as f64 / (1_u64 << 31) as f64
+        };
+        for rows in [2, 3, 10, 100, 1_000] {
+            let scores: Vec<f64> = (0..rows).map(|_| next()).collect();
+            let mut truths: Vec<bool> = scores.iter().map(|score| next() < *score).collect();
+            (truths[0], truths[1]) = (true, false);
+            let CalibrationMap::Isotonic { probabilities, .. } = fit_isotonic(&scores, &truths)
+            else {
+                panic!("isotonic")
+            };
+            assert!(probabilities.is_sorted(), "{probabilities:?}");
+            assert!(probabilities.iter().all(|held| *held > 0.0 && *held < 1.0));
+        }
+        let all = fit_isotonic(&[0.2, 0.4], &[true, true]);
+        assert_eq!(all.probability(0.3), 1.0, "only one class was seen");
     }
 }

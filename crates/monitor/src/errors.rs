@@ -13,6 +13,7 @@ use falaj_event::LogTime;
 use serde_json::json;
 
 use crate::judge::Judgement;
+use crate::kept::{Kept, kept, put_json, take_json};
 use crate::row::{DriftRow, Finding, RowKind, Window};
 use crate::settings::MonitorSettings;
 use crate::windows::Closed;
@@ -46,6 +47,22 @@ struct Watcher {
     sum: f64,
 }
 
+impl Kept for Watcher {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.name.put(out);
+        put_json(&self.detector, out);
+        (self.since, self.seen, self.sum).put(out);
+    }
+
+    fn take(bytes: &mut &[u8]) -> Option<Self> {
+        let (name, detector) = (String::take(bytes)?, take_json(bytes)?);
+        let (since, seen, sum) = Kept::take(bytes)?;
+        Some(Self { name, detector, since, seen, sum })
+    }
+}
+
+kept!(Stream { detectors, recent, last });
+
 /// A judgement as an error: 1 for a wrong class, the absolute error of a number.
 pub fn error_of(judgement: &Judgement) -> Option<f64> {
     let of_class = judgement.correct.map(|correct| f64::from(u8::from(!correct)));
@@ -56,6 +73,16 @@ impl ErrorStreams {
     /// Nothing seen yet.
     pub fn new(settings: Arc<MonitorSettings>) -> Self {
         Self { settings, streams: BTreeMap::new() }
+    }
+
+    /// Appends what it has seen.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        self.streams.put(out);
+    }
+
+    /// What [`ErrorStreams::save`] wrote, under the same settings.
+    pub fn restore(settings: Arc<MonitorSettings>, bytes: &mut &[u8]) -> Option<Self> {
+        Some(Self { settings, streams: Kept::take(bytes)? })
     }
 
     /// Takes the error of a served prediction of `version` that was judged at `t`.
@@ -72,12 +99,12 @@ impl ErrorStreams {
         if stream.recent.len() > RECENT {
             stream.recent.pop_front();
         }
-        let recent = stream.recent.iter().sum::<f64>() / stream.recent.len() as f64;
+        let recent = || stream.recent.iter().sum::<f64>() / stream.recent.len() as f64;
         for watcher in &mut stream.detectors {
             watcher.seen += 1;
             watcher.sum += error;
             if watcher.detector.update(error) == Signal::Drift {
-                closed.extend(watcher.alarm(version, t, recent));
+                closed.extend(watcher.alarm(version, t, recent()));
             }
         }
         self.forget();

@@ -4,15 +4,16 @@
 //! that is corrected while its window is open replaces the earlier one; a correction that comes
 //! later counts in the window that it comes in. Exact up to [`MOST_ROWS`] judgements per window and
 //! version, over a uniform sample of that size beyond (which one is a function of the predictions'
-//! ids alone). Cost per judgement and window length: one map entry. Does not know what a figure
-//! causes.
+//! ids alone). Cost per judgement and window length: one map entry, no allocation of its own. Does not
+//! know what a figure causes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use falaj_event::LogTime;
 use serde_json::json;
 
+use crate::kept::{Kept, kept};
 use crate::metrics::{JudgedRow, higher_is_better, measure};
 use crate::reference::{FigureReference, ReferenceSet};
 use crate::row::{DriftRow, Finding, RowKind, Window};
@@ -42,8 +43,14 @@ pub struct OpenFigures {
 
 #[derive(Clone, Debug, Default)]
 struct Judged {
-    /// By the sample's hash, then id.
-    rows: BTreeMap<(u64, Arc<str>), Entry>,
+    /// In log order of their first judgement. More than the sample holds now and then.
+    rows: Vec<Entry>,
+    /// Positions in `rows` by id: only looked up.
+    places: HashMap<Arc<str>, usize>,
+    /// Hashes from here on are outside the sample.
+    bound: Option<u64>,
+    /// The distinct values of slice columns, so that rows share them.
+    values: BTreeSet<Arc<str>>,
     /// Judgements, those outside the sample included.
     count: u64,
     predictions: u64,
@@ -52,15 +59,130 @@ struct Judged {
 
 #[derive(Clone, Debug)]
 struct Entry {
-    row: JudgedRow,
+    /// The sample's.
+    hash: u64,
+    /// `None`: the judgement was taken back.
+    row: Option<JudgedRow>,
     /// The value of each slice column.
-    slices: Box<[Option<Arc<str>>]>,
+    slices: Slices,
+}
+
+/// Values of slice columns: mostly there is one, which needs no allocation.
+#[derive(Clone, Debug, Default)]
+struct Slices {
+    first: Option<Arc<str>>,
+    rest: Vec<Option<Arc<str>>>,
+}
+
+impl Slices {
+    fn push(&mut self, place: usize, value: Option<Arc<str>>) {
+        match place {
+            0 => self.first = value,
+            _ => self.rest.push(value),
+        }
+    }
+
+    fn get(&self, place: usize) -> Option<&str> {
+        match place {
+            0 => self.first.as_deref(),
+            _ => self.rest.get(place - 1)?.as_deref(),
+        }
+    }
+}
+
+kept!(JudgedRow { score, scores, predicted, actual });
+kept!(Slices { first, rest });
+kept!(Entry { hash, row, slices });
+kept!(Judged { rows, places, bound, values, count, predictions, scores });
+
+impl Judged {
+    fn shared(&mut self, value: &str) -> Arc<str> {
+        if let Some(known) = self.values.get(value) {
+            return Arc::clone(known);
+        }
+        let value: Arc<str> = value.into();
+        self.values.insert(Arc::clone(&value));
+        value
+    }
+
+    fn take_back(&mut self, id: &Arc<str>) {
+        if let Some(entry) = self.places.remove(id).and_then(|place| self.rows.get_mut(place)) {
+            entry.row = None;
+            self.count = self.count.saturating_sub(1);
+        }
+    }
+
+    fn put(&mut self, id: &Arc<str>, first: bool, entry: Entry) {
+        if let Some(known) = self.places.get(id).and_then(|place| self.rows.get_mut(*place)) {
+            *known = entry;
+            return;
+        }
+        if self.bound.is_some_and(|bound| entry.hash >= bound) {
+            self.count += u64::from(first);
+            return;
+        }
+        self.count += 1;
+        self.places.insert(Arc::clone(id), self.rows.len());
+        self.rows.push(entry);
+        if self.rows.len() >= 2 * MOST_ROWS {
+            self.trim();
+        }
+    }
+
+    /// Brings the sample down to its size.
+    fn trim(&mut self) {
+        let live = self.rows.iter().filter(|entry| entry.row.is_some());
+        let mut hashes: Vec<u64> = live.map(|entry| entry.hash).collect();
+        if hashes.len() > MOST_ROWS {
+            let (_, bound, _) = hashes.select_nth_unstable(MOST_ROWS);
+            self.bound = Some(*bound);
+        }
+        let is_kept = |entry: &Entry, bound: Option<u64>| {
+            entry.row.is_some() && bound.is_none_or(|bound| entry.hash < bound)
+        };
+        let mut moved = Vec::with_capacity(self.rows.len());
+        let mut next = 0;
+        for entry in &self.rows {
+            let kept = is_kept(entry, self.bound);
+            moved.push(kept.then_some(next));
+            next += usize::from(kept);
+        }
+        let bound = self.bound;
+        self.rows.retain(|entry| is_kept(entry, bound));
+        self.places.retain(|_, place| match moved.get(*place).copied().flatten() {
+            Some(now) => {
+                *place = now;
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// The rows of the sample, in log order.
+    fn judged(&self) -> impl Iterator<Item = (&Entry, &JudgedRow)> {
+        self.rows.iter().filter_map(|entry| Some((entry, entry.row.as_ref()?)))
+    }
 }
 
 impl OpenFigures {
     /// Nothing seen yet.
     pub fn new(settings: Arc<MonitorSettings>, windows: FigureWindows) -> Self {
         Self { settings, windows, open: None, versions: BTreeMap::new() }
+    }
+
+    /// Appends what it has seen.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        self.open.put(out);
+        self.versions.put(out);
+    }
+
+    /// What [`OpenFigures::save`] wrote, under the same settings.
+    pub fn restore(
+        settings: Arc<MonitorSettings>,
+        windows: FigureWindows,
+        bytes: &mut &[u8],
+    ) -> Option<Self> {
+        Some(Self { settings, windows, open: Kept::take(bytes)?, versions: Kept::take(bytes)? })
     }
 
     /// Closes what ends at or before `t`. `reference` gives a version's.
@@ -74,7 +196,8 @@ impl OpenFigures {
         self.open = None;
         let window = Window::tumbling(open, self.windows.length_us);
         let mut closed = Closed::default();
-        for (version, judged) in std::mem::take(&mut self.versions) {
+        for (version, mut judged) in std::mem::take(&mut self.versions) {
+            judged.trim();
             let close = Close {
                 settings: &self.settings,
                 figures: &self.windows.figures,
@@ -101,30 +224,25 @@ impl OpenFigures {
     /// Counts a judgement of an epoch with this `T`, or takes one back.
     pub fn judged(&mut self, t: LogTime, outcome: &Outcome) {
         let prediction = &outcome.prediction;
-        let key = (sample_hash(prediction), Arc::clone(&prediction.id));
-        let slices = self.settings.slices.clone();
+        let settings = Arc::clone(&self.settings);
         let own = self.of(t, prediction.version);
         let Some(actual) = &outcome.actual else {
-            if own.rows.remove(&key).is_some() {
-                own.count = own.count.saturating_sub(1);
-            }
+            own.take_back(&prediction.id);
             return;
         };
-        let value = |position: usize| name_of(prediction.inputs.get(position)?).map(Arc::from);
-        let entry = Entry {
-            row: JudgedRow {
-                score: prediction.score,
-                scores: Arc::clone(&prediction.scores),
-                predicted: Arc::clone(&prediction.predicted),
-                actual: Arc::clone(actual),
-            },
-            slices: slices.into_iter().map(value).collect(),
-        };
-        let before = own.rows.insert(key, entry);
-        own.count += u64::from(before.is_none());
-        if own.rows.len() > MOST_ROWS {
-            own.rows.pop_last();
+        let mut slices = Slices::default();
+        for (place, position) in settings.slices.iter().enumerate() {
+            let value = prediction.inputs.get(*position).and_then(name_of);
+            slices.push(place, value.map(|value| own.shared(&value)));
         }
+        let row = JudgedRow {
+            score: prediction.score,
+            scores: Arc::clone(&prediction.scores),
+            predicted: Arc::clone(&prediction.predicted),
+            actual: Arc::clone(actual),
+        };
+        let entry = Entry { hash: sample_hash(prediction), row: Some(row), slices };
+        own.put(&prediction.id, outcome.first, entry);
     }
 
     fn of(&mut self, t: LogTime, version: u32) -> &mut Judged {
@@ -149,7 +267,7 @@ impl Close<'_> {
                 let count = judged.predictions;
                 ((count > 0).then(|| judged.scores / count as f64), count)
             } else {
-                let rows = judged.rows.values().map(|entry| &entry.row);
+                let rows = judged.judged().map(|(_, row)| row);
                 (measure(&self.settings.task, &figure.name, rows), judged.count)
             };
             if support == 0 {
@@ -174,9 +292,9 @@ impl Close<'_> {
         let Some(column) = self.settings.slices.get(place) else { return };
         let Some(column) = self.settings.inputs.get(*column) else { return };
         let mut groups: BTreeMap<&str, Vec<&JudgedRow>> = BTreeMap::new();
-        for entry in judged.rows.values() {
-            if let Some(value) = entry.slices.get(place).and_then(Option::as_deref) {
-                groups.entry(value).or_default().push(&entry.row);
+        for (entry, row) in judged.judged() {
+            if let Some(value) = entry.slices.get(place) {
+                groups.entry(value).or_default().push(row);
             }
         }
         let mut all: Vec<(&str, Vec<&JudgedRow>)> = groups.into_iter().collect();
@@ -240,7 +358,8 @@ impl Close<'_> {
 }
 
 /// What a figure of so many rows does not leave while nothing changes: the mean of the reference's
-/// chunks, so many standard deviations to the worse side, wider where there are fewer rows than a
+/// chunks, so many standard deviations to the worse side (more of them where the chunks are few: see
+/// [`Spread::for_one_more`](falaj_drift::Spread::for_one_more)), wider where there are fewer rows than a
 /// chunk's (standard errors shrink with the root of the rows).
 pub(crate) fn usual_limit(
     name: &str,
@@ -250,7 +369,7 @@ pub(crate) fn usual_limit(
 ) -> Option<Limit> {
     let spread = usual?.spread?;
     let fewer = (spread.chunk_rows as f64 / rows.max(1) as f64).max(1.0).sqrt();
-    let distance = settings.spread * spread.deviation * fewer;
+    let distance = spread.for_one_more(settings.spread) * spread.deviation * fewer;
     Some(match higher_is_better(name) {
         true => Limit::AtLeast(spread.mean - distance),
         false => Limit::AtMost(spread.mean + distance),

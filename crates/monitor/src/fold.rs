@@ -13,6 +13,7 @@ use falaj_event::LogTime;
 
 use crate::errors::{ErrorStreams, error_of};
 use crate::figures::OpenFigures;
+use crate::kept::Kept;
 use crate::reference::ReferenceSet;
 use crate::row::Finding;
 use crate::settings::MonitorSettings;
@@ -51,6 +52,46 @@ impl Monitor {
             drift_window_us: settings.window_us.max(1),
             drift_index: None,
         }
+    }
+
+    /// Appends what it has seen, but for the references.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        self.drift.save(out);
+        self.figures.iter().for_each(|figures| figures.save(out));
+        self.errors.save(out);
+        self.detected.put(out);
+        self.drift_index.put(out);
+    }
+
+    /// What [`Monitor::save`] wrote, under the same settings and with the references that it had;
+    /// `None` where `bytes` hold no such thing.
+    pub fn restore(
+        settings: MonitorSettings,
+        references: BTreeMap<u32, Arc<ReferenceSet>>,
+        bytes: &mut &[u8],
+    ) -> Option<Self> {
+        let settings = Arc::new(settings);
+        let of = |version| references.get(&version).cloned();
+        let drift = DriftWindows::restore(Arc::clone(&settings), of, bytes)?;
+        let mut figures = Vec::with_capacity(settings.figures.len());
+        for windows in &settings.figures {
+            let settings = Arc::clone(&settings);
+            figures.push(OpenFigures::restore(settings, windows.clone(), bytes)?);
+        }
+        Some(Self {
+            references,
+            drift,
+            figures,
+            errors: ErrorStreams::restore(Arc::clone(&settings), bytes)?,
+            detected: Kept::take(bytes)?,
+            drift_window_us: settings.window_us.max(1),
+            drift_index: Kept::take(bytes)?,
+        })
+    }
+
+    /// The references that it was given.
+    pub fn references(&self) -> &BTreeMap<u32, Arc<ReferenceSet>> {
+        &self.references
     }
 
     /// Gives a version's reference: before the first epoch that carries a prediction of it. Without

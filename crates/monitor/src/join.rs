@@ -14,12 +14,14 @@
 //! So the result is a function of the log alone: of epochs, in order, and of nothing else. Does not
 //! know topics or what a label means.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use falaj_event::{LogTime, Op, Value};
 
 use crate::Prediction;
+use crate::kept::{Kept, kept};
 
 /// How labels find predictions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,35 +67,50 @@ pub struct Joined {
 /// A prediction's place in time: `T_r`, and its number in log order.
 type Place = (LogTime, u64);
 
-/// A label and its number in log order: of several, the newest holds.
+/// A prediction that a label may still judge.
 #[derive(Clone, Debug)]
-struct Waiting {
-    number: u64,
-    label: Arc<Label>,
+struct Open {
+    prediction: Arc<Prediction>,
+    /// The label that holds.
+    holder: Option<Arc<[u8]>>,
 }
 
-/// A label and the numbers of the predictions that it judges.
-type Judging = (Arc<Label>, BTreeSet<u64>);
+/// A label that may still judge a prediction, and its number in log order: of several, the newest
+/// holds.
+#[derive(Clone, Debug)]
+struct Known {
+    number: u64,
+    label: Arc<Label>,
+    /// The numbers of the predictions that it judges, ascending.
+    judges: Vec<u64>,
+}
 
-/// The fold. See the module's documentation.
+kept!(Open { prediction, holder });
+kept!(Known { number, label, judges });
+
+/// Something of this number that is forgotten once `T` is beyond a moment; the earliest on top of a
+/// heap.
+type Expiry<N> = Reverse<(LogTime, N)>;
+
+/// The fold. See the module's documentation. Maps are only looked up in, never walked: their order
+/// decides nothing. Cost per prediction and label: a few lookups; memory: what is still open.
 #[derive(Clone, Debug)]
 pub struct Joiner {
     rule: JoinRule,
     next: u64,
-    predictions: BTreeMap<u64, Arc<Prediction>>,
-    by_id: BTreeMap<Arc<str>, BTreeSet<u64>>,
-    by_key: BTreeMap<Arc<[u8]>, BTreeSet<Place>>,
-    /// Labels that wait: for a prediction of their id, or for their time.
-    waiting: BTreeMap<Arc<[u8]>, Waiting>,
-    /// `observed_at + within` of waiting labels without an id, with their numbers.
+    predictions: HashMap<u64, Open>,
+    /// Numbers, ascending.
+    by_id: HashMap<Arc<str>, Vec<u64>>,
+    /// Places, ascending.
+    by_key: HashMap<Arc<[u8]>, VecDeque<Place>>,
+    labels: HashMap<Arc<[u8]>, Known>,
+    /// `observed_at + within` of labels without an id that wait for their time, with their numbers.
     due: BTreeSet<(LogTime, u64, Arc<[u8]>)>,
-    waiting_by_id: BTreeMap<Arc<str>, BTreeMap<u64, Arc<[u8]>>>,
-    /// What each label judges.
-    judged: BTreeMap<Arc<[u8]>, Judging>,
-    /// The label that holds for each judged prediction.
-    holder: BTreeMap<u64, Arc<[u8]>>,
-    expiry: BTreeSet<(LogTime, u64)>,
-    label_expiry: BTreeSet<(LogTime, Arc<[u8]>)>,
+    /// Labels that name a prediction, by that, with their numbers, ascending.
+    labels_by_id: HashMap<Arc<str>, Vec<(u64, Arc<[u8]>)>>,
+    expiry: BinaryHeap<Expiry<u64>>,
+    /// With the label's number: of one that came later, another entry tells.
+    label_expiry: BinaryHeap<Expiry<(u64, Arc<[u8]>)>>,
 }
 
 impl Joiner {
@@ -102,17 +119,44 @@ impl Joiner {
         Self {
             rule,
             next: 0,
-            predictions: BTreeMap::new(),
-            by_id: BTreeMap::new(),
-            by_key: BTreeMap::new(),
-            waiting: BTreeMap::new(),
+            predictions: HashMap::new(),
+            by_id: HashMap::new(),
+            by_key: HashMap::new(),
+            labels: HashMap::new(),
             due: BTreeSet::new(),
-            waiting_by_id: BTreeMap::new(),
-            judged: BTreeMap::new(),
-            holder: BTreeMap::new(),
-            expiry: BTreeSet::new(),
-            label_expiry: BTreeSet::new(),
+            labels_by_id: HashMap::new(),
+            expiry: BinaryHeap::new(),
+            label_expiry: BinaryHeap::new(),
         }
+    }
+
+    /// Appends what it knows, but for the rule.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        self.next.put(out);
+        self.predictions.put(out);
+        self.by_id.put(out);
+        self.by_key.put(out);
+        self.labels.put(out);
+        self.due.put(out);
+        self.labels_by_id.put(out);
+        self.expiry.put(out);
+        self.label_expiry.put(out);
+    }
+
+    /// What [`Joiner::save`] wrote, under the same rule; `None` where `bytes` hold no such thing.
+    pub fn restore(rule: JoinRule, bytes: &mut &[u8]) -> Option<Self> {
+        Some(Self {
+            rule,
+            next: Kept::take(bytes)?,
+            predictions: Kept::take(bytes)?,
+            by_id: Kept::take(bytes)?,
+            by_key: Kept::take(bytes)?,
+            labels: Kept::take(bytes)?,
+            due: Kept::take(bytes)?,
+            labels_by_id: Kept::take(bytes)?,
+            expiry: Kept::take(bytes)?,
+            label_expiry: Kept::take(bytes)?,
+        })
     }
 
     /// Number of predictions that a label may still judge.
@@ -122,7 +166,7 @@ impl Joiner {
 
     /// Number of labels that wait.
     pub fn waiting_labels(&self) -> usize {
-        self.waiting.len()
+        self.labels.len()
     }
 
     /// Takes one epoch: its predictions and labels in log order, and gives the judgements that follow
@@ -145,141 +189,146 @@ impl Joiner {
         out
     }
 
-    fn add_prediction(&mut self, prediction: Arc<Prediction>, out: &mut Vec<Joined>) {
+    fn number(&mut self) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.by_id.entry(Arc::clone(&prediction.id)).or_default().insert(number);
-        self.by_key.entry(Arc::clone(&prediction.key)).or_default().insert((prediction.t, number));
-        self.expiry.insert((self.expires(prediction.t), number));
-        let waiting = self.waiting_by_id.get(&prediction.id).cloned().unwrap_or_default();
-        self.predictions.insert(number, prediction);
-        for name in waiting.into_values() {
-            if let Some(waiting) = self.waiting.get(&name).cloned() {
-                self.judge(&waiting.label, [number], out);
+        number
+    }
+
+    fn add_prediction(&mut self, prediction: Arc<Prediction>, out: &mut Vec<Joined>) {
+        let number = self.number();
+        self.by_id.entry(Arc::clone(&prediction.id)).or_default().push(number);
+        let places = self.by_key.entry(Arc::clone(&prediction.key)).or_default();
+        let place = (prediction.t, number);
+        places.insert(places.partition_point(|other| *other < place), place);
+        self.expiry.push(Reverse((self.expires(prediction.t), number)));
+        let waiting = self.labels_by_id.get(&prediction.id).cloned().unwrap_or_default();
+        self.predictions.insert(number, Open { prediction, holder: None });
+        for (_, name) in waiting {
+            if let Some(label) = self.labels.get(&name).map(|known| Arc::clone(&known.label)) {
+                self.judge(&label, &[number], out);
             }
         }
     }
 
     fn add_label(&mut self, t: LogTime, label: Arc<Label>, out: &mut Vec<Joined>) {
+        // What an earlier label of this name judged is judged again where the new one still reaches it.
         let before = self.withdraw(&label.name);
         if label.op == Op::Delete {
-            for number in before.into_iter().flat_map(|(_, numbers)| numbers) {
+            for number in before {
                 self.take_back(number, &label.name, out);
             }
             return;
         }
-        // What an earlier label of this name judged is judged again where the new one still reaches it.
-        let mut orphans: BTreeSet<u64> =
-            before.into_iter().flat_map(|(_, numbers)| numbers).collect();
-        self.label_expiry.insert((self.expires(label.observed_at), Arc::clone(&label.name)));
-        let number = self.next;
-        self.next += 1;
-        let waiting = Waiting { number, label: Arc::clone(&label) };
-        self.waiting.insert(Arc::clone(&label.name), waiting);
+        let number = self.number();
+        let expires = self.expires(label.observed_at);
+        self.label_expiry.push(Reverse((expires, (number, Arc::clone(&label.name)))));
+        let known = Known { number, label: Arc::clone(&label), judges: Vec::new() };
+        self.labels.insert(Arc::clone(&label.name), known);
         let found = match &label.prediction_id {
             Some(id) => {
-                let names = self.waiting_by_id.entry(Arc::clone(id)).or_default();
-                names.insert(number, Arc::clone(&label.name));
+                let names = self.labels_by_id.entry(Arc::clone(id)).or_default();
+                names.push((number, Arc::clone(&label.name)));
                 self.by_id.get(id).cloned().unwrap_or_default()
             }
             None => {
-                let due = LogTime(label.observed_at.0.saturating_add(self.rule.within_us));
+                let due = self.due_at(&label);
                 if due >= t {
                     self.due.insert((due, number, Arc::clone(&label.name)));
-                    BTreeSet::new()
+                    Vec::new()
                 } else {
                     self.nearest(&label)
                 }
             }
         };
-        orphans.retain(|number| !found.contains(number));
-        for number in orphans {
+        for number in before.into_iter().filter(|number| !found.contains(number)) {
             self.take_back(number, &label.name, out);
         }
-        self.judge(&label, found, out);
+        self.judge(&label, &found, out);
+    }
+
+    fn due_at(&self, label: &Label) -> LogTime {
+        LogTime(label.observed_at.0.saturating_add(self.rule.within_us))
     }
 
     /// Judges by labels whose time has come.
     fn settle(&mut self, t: LogTime, out: &mut Vec<Joined>) {
         while self.due.first().is_some_and(|(due, ..)| *due < t) {
             let Some((_, _, name)) = self.due.pop_first() else { return };
-            if let Some(Waiting { label, .. }) = self.waiting.get(&name).cloned() {
+            if let Some(label) = self.labels.get(&name).map(|known| Arc::clone(&known.label)) {
                 let found = self.nearest(&label);
-                self.judge(&label, found, out);
+                self.judge(&label, &found, out);
             }
         }
     }
 
-    /// Per version, the entity's prediction nearest to the label's moment.
-    fn nearest(&self, label: &Label) -> BTreeSet<u64> {
-        let mut best: BTreeMap<u32, (u64, std::cmp::Reverse<Place>, u64)> = BTreeMap::new();
-        let from = LogTime(label.observed_at.0.saturating_sub(self.rule.within_us));
-        let to = LogTime(label.observed_at.0.saturating_add(self.rule.within_us));
-        let places = self.by_key.get(&label.key);
-        for place in places.into_iter().flat_map(|all| all.range((from, 0)..=(to, u64::MAX))) {
-            let Some(prediction) = self.predictions.get(&place.1) else { continue };
-            let distance = prediction.t.0.abs_diff(label.observed_at.0);
-            let candidate = (distance, std::cmp::Reverse(*place), place.1);
-            let held = best.entry(prediction.version).or_insert(candidate);
+    /// Per version, the entity's prediction nearest to the label's moment: their numbers, ascending.
+    fn nearest(&self, label: &Label) -> Vec<u64> {
+        let mut best: BTreeMap<u32, (u64, Reverse<Place>)> = BTreeMap::new();
+        let from = (LogTime(label.observed_at.0.saturating_sub(self.rule.within_us)), 0);
+        let to = (self.due_at(label), u64::MAX);
+        let Some(places) = self.by_key.get(&label.key) else { return Vec::new() };
+        let first = places.partition_point(|place| *place < from);
+        for place in places.range(first..).take_while(|place| **place <= to) {
+            let Some(open) = self.predictions.get(&place.1) else { continue };
+            let distance = open.prediction.t.0.abs_diff(label.observed_at.0);
+            let candidate = (distance, Reverse(*place));
+            let held = best.entry(open.prediction.version).or_insert(candidate);
             *held = candidate.min(*held);
         }
-        best.into_values().map(|(_, _, number)| number).collect()
+        let mut numbers: Vec<u64> = best.into_values().map(|(_, Reverse(place))| place.1).collect();
+        numbers.sort_unstable();
+        numbers
     }
 
-    fn judge(
-        &mut self,
-        label: &Arc<Label>,
-        numbers: impl IntoIterator<Item = u64>,
-        out: &mut Vec<Joined>,
-    ) {
+    fn judge(&mut self, label: &Arc<Label>, numbers: &[u64], out: &mut Vec<Joined>) {
         for number in numbers {
-            let Some(prediction) = self.predictions.get(&number) else { continue };
-            let before = self.holder.insert(number, Arc::clone(&label.name));
+            let Some(open) = self.predictions.get_mut(number) else { continue };
+            let before = open.holder.replace(Arc::clone(&label.name));
             let first = before.is_none();
-            if let Some(before) = before
-                && before != label.name
-                && let Some((_, numbers)) = self.judged.get_mut(&before)
+            let prediction = Arc::clone(&open.prediction);
+            if let Some(before) = before.filter(|before| *before != label.name)
+                && let Some(known) = self.labels.get_mut(&before)
             {
-                numbers.remove(&number);
+                known.judges.retain(|judged| judged != number);
             }
-            let entry = self
-                .judged
-                .entry(Arc::clone(&label.name))
-                .or_insert_with(|| (Arc::clone(label), BTreeSet::new()));
-            entry.1.insert(number);
-            out.push(Joined {
-                op: Op::Upsert,
-                prediction: Arc::clone(prediction),
-                label: Arc::clone(label),
-                first,
-            });
+            if let Some(known) = self.labels.get_mut(&label.name)
+                && let Err(place) = known.judges.binary_search(number)
+            {
+                known.judges.insert(place, *number);
+            }
+            out.push(Joined { op: Op::Upsert, prediction, label: Arc::clone(label), first });
         }
     }
 
-    /// Forgets a label, and gives what it judged.
-    fn withdraw(&mut self, name: &Arc<[u8]>) -> Option<Judging> {
-        if let Some(Waiting { number, label }) = self.waiting.remove(name) {
-            self.label_expiry.remove(&(self.expires(label.observed_at), Arc::clone(name)));
-            let due = LogTime(label.observed_at.0.saturating_add(self.rule.within_us));
-            self.due.remove(&(due, number, Arc::clone(name)));
-            if let Some(id) = &label.prediction_id
-                && let Some(names) = self.waiting_by_id.get_mut(id)
-            {
-                names.remove(&number);
-                if names.is_empty() {
-                    self.waiting_by_id.remove(id);
+    /// Forgets a label, and gives the numbers of what it judged, ascending.
+    fn withdraw(&mut self, name: &Arc<[u8]>) -> Vec<u64> {
+        let Some(Known { number, label, judges }) = self.labels.remove(name) else {
+            return Vec::new();
+        };
+        match &label.prediction_id {
+            None => {
+                self.due.remove(&(self.due_at(&label), number, Arc::clone(name)));
+            }
+            Some(id) => {
+                if let Some(names) = self.labels_by_id.get_mut(id) {
+                    names.retain(|(known, _)| *known != number);
+                    if names.is_empty() {
+                        self.labels_by_id.remove(id);
+                    }
                 }
             }
         }
-        self.judged.remove(name)
+        judges
     }
 
     fn take_back(&mut self, number: u64, name: &Arc<[u8]>, out: &mut Vec<Joined>) {
-        if self.holder.get(&number) != Some(name) {
+        let Some(open) = self.predictions.get_mut(&number) else { return };
+        if open.holder.as_ref() != Some(name) {
             return;
         }
-        self.holder.remove(&number);
-        let Some(prediction) = self.predictions.get(&number) else { return };
+        open.holder = None;
+        let prediction = Arc::clone(&open.prediction);
         let label = Label {
             name: Arc::clone(name),
             op: Op::Delete,
@@ -288,12 +337,7 @@ impl Joiner {
             observed_at: prediction.t,
             row: Arc::from([]),
         };
-        out.push(Joined {
-            op: Op::Delete,
-            prediction: Arc::clone(prediction),
-            label: Arc::new(label),
-            first: false,
-        });
+        out.push(Joined { op: Op::Delete, prediction, label: Arc::new(label), first: false });
     }
 
     fn expires(&self, from: LogTime) -> LogTime {
@@ -301,34 +345,44 @@ impl Joiner {
     }
 
     fn forget(&mut self, t: LogTime) {
-        while let Some((at, number)) = self.expiry.first().copied().filter(|(at, _)| *at < t) {
-            self.expiry.remove(&(at, number));
-            let Some(prediction) = self.predictions.remove(&number) else { continue };
-            remove_from(&mut self.by_id, &prediction.id, &number);
-            remove_from(&mut self.by_key, &prediction.key, &(prediction.t, number));
-            if let Some(name) = self.holder.remove(&number)
-                && let Some((_, numbers)) = self.judged.get_mut(&name)
-            {
-                numbers.remove(&number);
+        while let Some(Reverse((_, number))) = pop_before(&mut self.expiry, t) {
+            let Some(Open { prediction, holder }) = self.predictions.remove(&number) else {
+                continue;
+            };
+            if let Some(numbers) = self.by_id.get_mut(&prediction.id) {
+                numbers.retain(|known| *known != number);
+                if numbers.is_empty() {
+                    self.by_id.remove(&prediction.id);
+                }
+            }
+            if let Some(places) = self.by_key.get_mut(&prediction.key) {
+                if let Ok(place) = places.binary_search(&(prediction.t, number)) {
+                    places.remove(place);
+                }
+                if places.is_empty() {
+                    self.by_key.remove(&prediction.key);
+                }
+            }
+            if let Some(known) = holder.and_then(|name| self.labels.get_mut(&name)) {
+                known.judges.retain(|judged| *judged != number);
             }
         }
-        while let Some((at, name)) = self.label_expiry.first().cloned().filter(|(at, _)| *at < t) {
-            self.label_expiry.remove(&(at, Arc::clone(&name)));
-            if self.withdraw(&name).is_some_and(|(_, numbers)| !numbers.is_empty()) {
-                // Its predictions outlive it by at most `within_us`; what was judged stands.
-                self.holder.retain(|_, holder| *holder != name);
+        while let Some(Reverse((_, (number, name)))) = pop_before(&mut self.label_expiry, t) {
+            if self.labels.get(&name).is_none_or(|known| known.number != number) {
+                continue;
+            }
+            // Its predictions outlive it by at most `within_us`; what was judged stands.
+            for judged in self.withdraw(&name) {
+                if let Some(open) = self.predictions.get_mut(&judged) {
+                    open.holder = None;
+                }
             }
         }
     }
 }
 
-fn remove_from<K: Ord + Clone, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
-    if let Some(values) = map.get_mut(key) {
-        values.remove(value);
-        if values.is_empty() {
-            map.remove(key);
-        }
-    }
+fn pop_before<N: Ord>(heap: &mut BinaryHeap<Expiry<N>>, t: LogTime) -> Option<Expiry<N>> {
+    heap.peek().is_some_and(|Reverse((at, _))| *at < t).then(|| heap.pop()).flatten()
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use falaj_drift::ColumnSummary;
 use falaj_event::hash::key_hash;
 use falaj_event::{LogTime, Value};
 
+use crate::kept::{Kept, put_json, take_json};
 use crate::reference::{ColumnReference, ReferenceSet, RowSample, WINDOW_SAMPLE};
 use crate::row::{DriftRow, Finding, Window};
 use crate::settings::MonitorSettings;
@@ -81,6 +82,32 @@ impl DriftWindows {
         Self { settings, open: None, versions: BTreeMap::new() }
     }
 
+    /// Appends what it has seen, but for the references.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        self.open.put(out);
+        self.versions.len().put(out);
+        for (version, own) in &self.versions {
+            version.put(out);
+            own.save(out);
+        }
+    }
+
+    /// What [`DriftWindows::save`] wrote, under the same settings; `reference` gives a version's.
+    pub fn restore(
+        settings: Arc<MonitorSettings>,
+        reference: impl Fn(u32) -> Option<Arc<ReferenceSet>>,
+        bytes: &mut &[u8],
+    ) -> Option<Self> {
+        let open = Kept::take(bytes)?;
+        let mut versions = BTreeMap::new();
+        for _ in 0..usize::take(bytes)? {
+            let version = Kept::take(bytes)?;
+            let empty = VersionWindow::new(&settings, reference(version)?);
+            versions.insert(version, empty.restored(bytes)?);
+        }
+        Some(Self { settings, open, versions })
+    }
+
     /// Closes what ends at or before `t`.
     pub fn advance(&mut self, t: LogTime) -> Closed {
         let index = t.0 / self.settings.window_us.max(1);
@@ -132,6 +159,27 @@ impl VersionWindow {
             sample: RowSample::default(),
             reference,
         }
+    }
+
+    fn save(&self, out: &mut Vec<u8>) {
+        self.rows.put(out);
+        put_json(&self.inputs, out);
+        put_json(&self.score, out);
+        put_json(&self.predicted, out);
+        put_json(&self.slices, out);
+        self.scores.put(out);
+        self.sample.put(out);
+    }
+
+    fn restored(mut self, bytes: &mut &[u8]) -> Option<Self> {
+        self.rows = Kept::take(bytes)?;
+        self.inputs = take_json(bytes)?;
+        self.score = take_json(bytes)?;
+        self.predicted = take_json(bytes)?;
+        self.slices = take_json(bytes)?;
+        self.scores = Kept::take(bytes)?;
+        self.sample = Kept::take(bytes)?;
+        Some(self)
     }
 
     fn add(&mut self, settings: &MonitorSettings, prediction: &Prediction) {
@@ -195,7 +243,9 @@ fn empty_like(reference: &ColumnSummary, sample: usize) -> ColumnSummary {
     match reference {
         ColumnSummary::Numeric(summary) => {
             let sample = if summary.sample.is_empty() { 0 } else { sample };
-            ColumnSummary::Numeric(summary.empty_like(sample))
+            let empty = summary.empty_like(sample);
+            // What a sketch would be asked is asked of the sample.
+            ColumnSummary::Numeric(if sample > 0 { empty.without_sketch() } else { empty })
         }
         ColumnSummary::Category(summary) => {
             let mut empty = falaj_drift::CategorySummary::new(summary.capacity);

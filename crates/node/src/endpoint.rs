@@ -44,6 +44,11 @@ impl DataDirectory {
         self.0.join("state")
     }
 
+    /// What the watch over predictions wrote down; may be deleted at any time.
+    pub fn watch(&self) -> PathBuf {
+        self.0.join("watch")
+    }
+
     /// Artifacts of models.
     pub fn models(&self) -> PathBuf {
         self.0.join("models")

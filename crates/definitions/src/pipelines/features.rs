@@ -30,6 +30,8 @@ pub(super) struct Inputs {
     pub sets: Vec<FeatureSet>,
     pub request: Vec<RequestFeature>,
     pub columns: Vec<SignatureInput>,
+    /// Those of them that move by themselves: aggregates over all events ever.
+    pub lifetime: Vec<String>,
     /// A view that is read is wrong, and reported elsewhere.
     pub broken: bool,
 }
@@ -121,6 +123,9 @@ impl Reader<'_> {
                 origin: InputOrigin::View { view: plan.name.clone(), column: column.name.clone() },
                 nullable: true,
             });
+            if column.lifetime {
+                self.inputs.lifetime.push(full.clone());
+            }
             set.columns.push(column.name.clone());
             set.names.push(full);
         }

@@ -12,7 +12,7 @@ use super::settings::{
     Retrain, Serving,
 };
 use super::types::{SignatureInput, Task};
-use crate::diagnostics::{Diagnostics, nearest};
+use crate::diagnostics::{Diagnostics, Severity, nearest};
 use crate::topics::fields::Fields;
 
 const SERVING: [&str; 7] =
@@ -120,17 +120,28 @@ fn policy(fields: &Fields<'_>, out: &mut Diagnostics) -> Policy {
     }
 }
 
+/// What can be watched.
+#[derive(Clone, Copy)]
+pub(super) struct Watched<'a> {
+    /// The model's inputs, where they are right.
+    pub inputs: Option<&'a [SignatureInput]>,
+    /// Those of them that are over all events ever: they drift by themselves.
+    pub lifetime: &'a [String],
+}
+
 /// Reads `[monitors]`.
 pub(super) fn read(
     context: &Context<'_>,
     document: &DeTable<'_>,
-    inputs: Option<&[SignatureInput]>,
+    watched: Watched<'_>,
     out: &mut Diagnostics,
 ) -> Monitors {
+    let inputs = watched.inputs;
+    let names = inputs.unwrap_or_default().iter().map(|input| input.name.clone());
     let strings = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let metrics = || of_task(context.task).map(|metric| metric.name.to_owned()).collect();
     let mut monitors = Monitors {
-        columns: inputs.unwrap_or_default().iter().map(|input| input.name.clone()).collect(),
+        columns: names.filter(|name| !watched.lifetime.contains(name)).collect(),
         window_us: DAY_US,
         min_rows: 200,
         tests: strings(&["psi", "ks", "chi_square", "missing_rate", "range"]),
@@ -147,7 +158,7 @@ pub(super) fn read(
     let Some(fields) = section(context.source, document, "monitors", &MONITORS, out) else {
         return monitors;
     };
-    columns(&mut monitors, &fields, inputs, out);
+    columns(&mut monitors, &fields, watched, out);
     statistics(&mut monitors, &fields, out);
     for name in fields.strings("slices", out).map(|names| names.value).unwrap_or_default() {
         monitors.slices.extend(slice(context, &name, inputs, out));
@@ -171,18 +182,34 @@ pub(super) fn read(
 fn columns(
     monitors: &mut Monitors,
     fields: &Fields<'_>,
-    inputs: Option<&[SignatureInput]>,
+    watched: Watched<'_>,
     out: &mut Diagnostics,
 ) {
-    let is_all = |value: &DeValue<'_>| matches!(value, DeValue::String(text) if text == "*");
-    if fields.get("columns").is_none_or(|value| is_all(value.get_ref())) {
-        return;
-    }
-    let Some(inputs) = inputs else { return };
+    let (Some(value), Some(inputs)) = (fields.get("columns"), watched.inputs) else { return };
     let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
-    if let Some(chosen) = read::words(fields, "columns", &names, out) {
-        monitors.columns.retain(|name| chosen.contains(name));
+    let is_all = matches!(value.get_ref(), DeValue::String(text) if text == "*");
+    let chosen = match is_all {
+        true => Some(names.iter().map(|name| (*name).to_owned()).collect()),
+        false => read::words(fields, "columns", &names, out),
+    };
+    let Some(chosen) = chosen else { return };
+    let chosen: Vec<String> = names
+        .iter()
+        .filter(|name| chosen.iter().any(|own| own == *name))
+        .map(|name| (*name).to_owned())
+        .collect();
+    let moving: Vec<&str> =
+        chosen.iter().filter(|name| watched.lifetime.contains(name)).map(String::as_str).collect();
+    if !moving.is_empty() {
+        let message = format!(
+            "{} will drift by themselves: they are over all events ever",
+            moving.join(", ")
+        );
+        let finding = fields.source.error("monitors-lifetime", value.span(), message);
+        let help = "monitor values over windows, or leave `columns` out: lifetime values are then left out";
+        out.push(finding.with_help(help).with_severity(Severity::Warning));
     }
+    monitors.columns = chosen;
 }
 
 fn statistics(monitors: &mut Monitors, fields: &Fields<'_>, out: &mut Diagnostics) {

@@ -107,7 +107,8 @@ impl<'a> Reader<'a> {
         let training = self.training(out);
         let gates = gates::read(&context, self.document, known, out);
         let serving = monitors::serving(&context, self.document, out);
-        let monitors = monitors::read(&context, self.document, known, out);
+        let watched = monitors::Watched { inputs: known, lifetime: &inputs.lifetime };
+        let monitors = monitors::read(&context, self.document, watched, out);
         let retrain = monitors::retrain(&context, self.document, out);
         let judged = kpi::Judged { keys: &keys, inputs: known, topic, label: &label };
         let kpi = kpi::read(&context, self.document, &judged, out);

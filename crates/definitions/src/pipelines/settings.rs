@@ -331,7 +331,8 @@ pub struct Guardrail {
 /// How it is watched.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Monitors {
-    /// Inputs whose drift is measured, in signature order; always with the score.
+    /// Inputs whose drift is measured, in signature order; always with the score. Default: all but
+    /// aggregates over all events ever, which drift by themselves.
     pub columns: Vec<String>,
     /// Length of a drift window, event time. Microseconds. Default 1 day.
     pub window_us: u64,
@@ -391,7 +392,8 @@ pub struct Retrain {
     pub floors: Vec<MetricFloor>,
     /// After so many labels since the last training.
     pub labels: Option<u32>,
-    /// On a grid of this much event time, aligned to 1970 UTC. Microseconds.
+    /// So much event time after the last training began (before the first: after the declaration).
+    /// Microseconds.
     pub every_us: Option<u64>,
     /// No trigger within this much event time of the last training. Microseconds. Default 1 day.
     pub cool_down_us: u64,

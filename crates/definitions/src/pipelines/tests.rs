@@ -105,7 +105,7 @@ percent = 25
 ack = "fast"
 
 [monitors]
-columns = ["spent"]
+columns = ["amount"]
 tests = ["psi", "wasserstein"]
 metric_windows = ["7 days", "1 day"]
 slices = ["channel"]
@@ -186,7 +186,7 @@ fn all_that_is_said_is_read() {
     assert_eq!((found.gates.latency_p99_us, found.gates.approvals), (Some(5_000), 2));
     assert_eq!(found.serving.policy, Policy::Split { percent: 25.0 });
     assert_eq!(found.serving.ack, Acknowledgement::Fast);
-    assert_eq!(found.monitors.columns, ["spent"]);
+    assert_eq!(found.monitors.columns, ["amount"]);
     assert_eq!(found.monitors.metric_windows_us, [86_400_000_000, 7 * 86_400_000_000]);
     assert_eq!(found.monitors.guardrails[0].action, Action::Alert);
     assert_eq!((found.retrain.drift_windows, found.retrain.labels), (Some(3), Some(500)));
@@ -466,6 +466,22 @@ fn pipelines_of_wrong_views_wait_for_them() {
     assert_eq!(found.iter().next().map(|d| (d.code, d.line)), Some(("duplicate-name", 2)));
 }
 
+/// What is over all events ever drifts by itself: it is watched only where that is asked for, and then
+/// warned about.
+#[test]
+fn lifetime_values_are_not_watched_unless_they_are_named() {
+    let columns = |text: &str| good(&GOOD.replace("columns = [\"amount\"]", text)).monitors.columns;
+    assert_eq!(columns(""), ["channel", "amount"], "a last value does not move by itself");
+    assert_eq!(columns("columns = \"*\""), ["n", "spent", "channel", "shop_n", "amount"]);
+    assert_eq!(columns("columns = [\"amount\", \"spent\"]"), ["spent", "amount"]);
+    let warned = |text: &str| {
+        let catalog = load(&GOOD.replace("columns = [\"amount\"]", text)).unwrap();
+        let codes = catalog.findings.iter().map(|finding| finding.code);
+        codes.filter(|code| *code == "monitors-lifetime").count()
+    };
+    assert_eq!((warned("columns = [\"spent\"]"), warned("columns = \"*\""), warned("")), (1, 1, 0));
+}
+
 /// What the repository ships is right, and serialises as it is read back.
 #[test]
 fn the_shipped_pipeline_is_right() {
@@ -474,6 +490,7 @@ fn the_shipped_pipeline_is_right() {
     let fraud = catalog.pipeline("fraud").unwrap();
     assert_eq!(fraud.signature.inputs.len(), 25);
     assert!(catalog.findings.is_empty(), "{}", catalog.findings);
+    assert!(!fraud.monitors.columns.iter().any(|name| name.starts_with("ever_")));
     let text = serde_json::to_string(&fraud.signature).unwrap();
     assert_eq!(serde_json::from_str::<Signature>(&text).unwrap(), fraud.signature);
     let text = serde_json::to_string(&fraud.trainer).unwrap();

@@ -76,6 +76,8 @@ pub(crate) struct Keyed<'a> {
     pub aggregates: Vec<AggregateCall>,
     /// Class of the dearest aggregate since it was last taken.
     pub class: CostClass,
+    /// Whether an aggregate over all events ever was among them.
+    pub lifetime: bool,
     pub over_view: bool,
 }
 
@@ -282,6 +284,7 @@ impl Names for Keyed<'_> {
             None => None,
         };
         self.class = self.class.max(recognised.function.class());
+        self.lifetime |= frame == Frame::Lifetime && !self.over_view && !by_order;
         let call = AggregateCall {
             function: recognised.function,
             input,

@@ -169,6 +169,7 @@ fn keyed(base: &Base<'_>, mode: Mode) -> Result<Parts, Vec<Refusal>> {
         bare: Vec::new(),
         aggregates: Vec::new(),
         class: CostClass::Plain,
+        lifetime: false,
         over_view: matches!(base.source, Source::View(_)),
     };
     let mut key_spans = Vec::new();
@@ -185,12 +186,13 @@ fn keyed(base: &Base<'_>, mode: Mode) -> Result<Parts, Vec<Refusal>> {
     let mut columns = Vec::new();
     let mut output = Vec::new();
     for item in &statement.items {
-        state.class = CostClass::Plain;
+        (state.class, state.lifetime) = (CostClass::Plain, false);
         if let Some(typed) = take(item_column(&mut state, item), &mut refusals) {
             output.push(OutputColumn {
                 name: item.name.clone(),
                 column_type: typed.column_type.clone(),
                 class: state.class,
+                lifetime: state.lifetime,
             });
             columns.push(typed);
         }
@@ -371,6 +373,7 @@ fn per_row(base: &Base<'_>, view: &ViewPlan) -> Result<Parts, Vec<Refusal>> {
         name: item.name.clone(),
         column_type: prepare.items[index].column_type.clone(),
         class: CostClass::Plain,
+        lifetime: false,
     });
     let output = output.collect();
     let finish = Program::columns(prepare.schema("p"), &outputs)

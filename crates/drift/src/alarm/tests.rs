@@ -74,6 +74,24 @@ fn limits_allow_for_chance() {
     close(never.limit_for(&score, 3.0, 0.0), 0.000_75 + 3.0 * (0.000_75_f64 / 400.0).sqrt());
 }
 
+/// A spread of few chunks is worth less: the fewer, the more of its deviations.
+#[test]
+fn few_chunks_make_wide_limits() {
+    let of = |chunks, deviations| {
+        let spread = Spread { mean: 0.0, deviation: 1.0, greatest: 1.0, chunks, chunk_rows: 9 };
+        spread.for_one_more(deviations)
+    };
+    // Student's quantiles of the normal tail beyond 3, from the integral of the density.
+    let close =
+        |found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 1e-6, "{found}");
+    close(of(10, 3.0), 4.094_255_306 * (11.0_f64 / 9.0).sqrt());
+    close(of(5, 3.0), 6.620_205_967 * (6.0_f64 / 4.0).sqrt());
+    close(of(10, 8.0), 2.0 * of(10, 4.0));
+    assert!((of(100_000, 3.0) - 3.0).abs() < 1e-3);
+    assert_eq!(of(10, 0.0), 0.0);
+    assert_eq!(of(1, 3.0), f64::INFINITY);
+}
+
 #[test]
 fn thresholds_judge() {
     let spread = Spread { mean: 0.1, deviation: 0.05, greatest: 0.2, chunks: 10, chunk_rows: 9 };

@@ -65,6 +65,9 @@ fn check_numeric(name: &str, reference: &[f64], current: &[f64], expected: &Json
     let (mean, deviation) = moments(reference);
     close(mean, &expected["mean_reference"], &format!("{name} mean"));
     close(deviation, &expected["std_reference"], &format!("{name} std"));
+    let (mean, spread) = moments(current);
+    close(mean, &expected["mean_current"], &format!("{name} mean of the window"));
+    close(spread, &expected["std_current"], &format!("{name} std of the window"));
     let normed = samples::normalised(distance, deviation);
     close(normed, &expected["wasserstein_normed"], &format!("{name} wasserstein_normed"));
 
@@ -174,4 +177,35 @@ fn categories_score_as_scipy_and_evidently_do() {
     close(value(Metric::Psi), &expected["psi"], "psi");
     close(value(Metric::ChiSquare), &expected["chi2"], "chi2 of summaries");
     assert_eq!(value(Metric::OutOfRange), 0.0);
+}
+
+/// The 20,000 rows themselves are not shared, but their counts by name are; Evidently's own answer for
+/// them stands beside SciPy's.
+#[test]
+fn counts_of_larger_samples_score_as_scipy_and_evidently_do() {
+    let Some(folder) = shared() else { return };
+    let text = fs::read_to_string(folder.join("reference_values.json")).unwrap();
+    let all: Json = serde_json::from_str(&text).unwrap();
+    let expected = &all["rows_20000"]["c0"];
+    let keys: Vec<String> = serde_json::from_value(expected["keys"].clone()).unwrap();
+    let of = |key: &str| {
+        let counts: Vec<u64> = serde_json::from_value(expected[key].clone()).unwrap();
+        let mut summary = CategorySummary::new(1_000);
+        summary.counts = keys.iter().cloned().zip(counts).collect();
+        assert_eq!(summary.rows(), 20_000);
+        ColumnSummary::Category(summary)
+    };
+    let (reference, current) = (of("counts_reference"), of("counts_current"));
+    let homogeneity = score(&reference, &current, Metric::ChiSquare).unwrap();
+    close(homogeneity.value, &expected["chi2"], "chi2");
+    close(homogeneity.p_value.unwrap(), &expected["chi2_p"], "chi2_p");
+    let list = |key: &str| -> Vec<u64> { serde_json::from_value(expected[key].clone()).unwrap() };
+    let fit =
+        chi_square::goodness_of_fit(&list("counts_reference"), &list("counts_current")).unwrap();
+    close(fit.statistic, &expected["chi2_expected"], "chi2_expected");
+    close(fit.p_value, &expected["chi2_expected_p"], "chi2_expected_p");
+    let distance = score(&reference, &current, Metric::JensenShannon).unwrap().value;
+    close(distance, &expected["js"], "js");
+    close(distance, &all["evidently_c0_default_js"], "Evidently's own js");
+    close(score(&reference, &current, Metric::Psi).unwrap().value, &expected["psi"], "psi");
 }

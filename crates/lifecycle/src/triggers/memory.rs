@@ -1,4 +1,4 @@
-//! What one trigger remembers between observations: its streak, its latch, its count, its grid.
+//! What one trigger remembers between observations: its streak, its latch, its count.
 //!
 //! Does not know of other triggers or of runs; see [`super::TriggerState`].
 
@@ -21,8 +21,6 @@ pub(super) struct Memory {
     /// Labels since the last run was asked for.
     pub(super) labels: u64,
     labels_since: Option<EventTime>,
-    /// The next grid point of a schedule.
-    due: Option<EventTime>,
 }
 
 /// What an observation means for one trigger.
@@ -46,13 +44,11 @@ impl Memory {
         &mut self,
         rule: &TriggerRule,
         observation: &Observation,
-        now: EventTime,
+        (anchor, now): (EventTime, EventTime),
     ) -> Level {
         match &rule.condition {
             TriggerCondition::Labels { count } => self.count_labels(*count, observation, now),
-            TriggerCondition::Schedule { every_us, offset_us } => {
-                self.tick(*every_us, *offset_us, now)
-            }
+            TriggerCondition::Schedule { every_us } => tick(*every_us, anchor, now),
             _ => {
                 let Some((window, reading)) = read(&rule.condition, observation) else {
                     return Level::Silent;
@@ -103,22 +99,6 @@ impl Memory {
         Level::Alarm { windows: vec![window], reason }
     }
 
-    fn tick(&mut self, every_us: i64, offset_us: i64, now: EventTime) -> Level {
-        if every_us <= 0 {
-            return Level::Silent;
-        }
-        let Some(due) = self.due else {
-            self.due = Some(next_grid_point(every_us, offset_us, now));
-            return Level::Silent;
-        };
-        if now < due {
-            return Level::Silent;
-        }
-        let from = due.saturating_sub(every_us);
-        let window = WindowRef { series: "schedule".to_owned(), from, to: due };
-        Level::Alarm { windows: vec![window], reason: format!("scheduled for {due}") }
-    }
-
     /// Takes a calm window; whether that cleared the latch.
     pub(super) fn calm_down(&mut self, rule: &TriggerRule) -> bool {
         self.calm = self.calm.saturating_add(1);
@@ -166,10 +146,7 @@ impl Memory {
         self.streak.clear();
         self.calm = 0;
         match rule.condition {
-            TriggerCondition::Schedule { every_us, offset_us } => {
-                self.due = Some(next_grid_point(every_us, offset_us, now));
-            }
-            TriggerCondition::Labels { .. } => {}
+            TriggerCondition::Schedule { .. } | TriggerCondition::Labels { .. } => {}
             TriggerCondition::Drift { .. } | TriggerCondition::Metric { .. } => {
                 self.latched = true;
             }
@@ -192,10 +169,13 @@ fn later(time: EventTime, distance_us: u64) -> EventTime {
     time.saturating_add(i64::try_from(distance_us).unwrap_or(i64::MAX))
 }
 
-/// The first point of the grid `offset + k * every` after `now`.
-fn next_grid_point(every_us: i64, offset_us: i64, now: EventTime) -> EventTime {
-    let past = now.saturating_sub(offset_us).rem_euclid(every_us);
-    now.saturating_sub(past).saturating_add(every_us)
+fn tick(every_us: i64, anchor: EventTime, now: EventTime) -> Level {
+    let due = anchor.saturating_add(every_us);
+    if every_us <= 0 || now < due {
+        return Level::Silent;
+    }
+    let window = WindowRef { series: "schedule".to_owned(), from: anchor, to: due };
+    Level::Alarm { windows: vec![window], reason: format!("scheduled for {due}") }
 }
 
 fn read<'a>(

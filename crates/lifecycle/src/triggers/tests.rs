@@ -196,22 +196,39 @@ fn labels_are_counted_since_the_last_run() {
 }
 
 #[test]
-fn a_schedule_fires_on_its_grid_and_makes_up_once() {
-    let condition = TriggerCondition::Schedule { every_us: 100, offset_us: 30 };
+fn a_schedule_counts_from_the_last_run_and_before_it_from_the_declaration() {
+    let condition = TriggerCondition::Schedule { every_us: 100 };
     let mut bench = Bench::new(&[rule("nightly", condition)]);
     let time = |at| Observation::Time { at };
-    assert_eq!(bench.see(&time(-250)), []);
-    assert_eq!(bench.see(&time(-171)), []);
-    let firing = bench.firing(&time(-170));
-    assert_eq!(firing.windows[0].to, -170);
-    // Two grid points pass while the run is in flight: one firing afterwards.
-    assert_eq!(bench.see(&time(40)).len(), 1);
-    assert_eq!(bench.see(&time(41)), []);
-    bench.see(&ended(&firing.run, true, 50));
-    let firing = bench.firing(&time(60));
-    bench.see(&ended(&firing.run, true, 70));
-    assert_eq!(bench.see(&time(129)), []);
-    bench.firing(&time(130));
+    assert_eq!(bench.see(&Observation::Declared { at: 1_030 }), []);
+    // Declared again: nothing is put off.
+    assert_eq!(bench.see(&Observation::Declared { at: 1_100 }), []);
+    assert_eq!(bench.see(&time(1_129)), []);
+    let firing = bench.firing(&time(1_135));
+    let scheduled = WindowRef { series: "schedule".to_owned(), from: 1_030, to: 1_130 };
+    assert_eq!(firing.windows, [scheduled]);
+    // The next is due while the run is in flight: one firing afterwards.
+    assert_eq!(bench.see(&time(1_240)).len(), 1);
+    assert_eq!(bench.see(&time(1_250)), []);
+    bench.see(&ended(&firing.run, true, 1_260));
+    let firing = bench.firing(&time(1_270));
+    bench.see(&ended(&firing.run, false, 1_280));
+    assert_eq!(bench.see(&time(1_369)), []);
+    // A run that somebody else asks for puts the next one off.
+    let run = "fraud.by-hand".to_owned();
+    bench.see(&Observation::RunStarted { run: run.clone(), at: 1_369 });
+    bench.see(&ended(&run, true, 1_400));
+    assert_eq!(bench.see(&time(1_468)), []);
+    bench.firing(&time(1_469));
+}
+
+#[test]
+fn a_schedule_without_a_declaration_counts_from_the_first_observation() {
+    let mut bench = Bench::new(&[rule("nightly", TriggerCondition::Schedule { every_us: 100 })]);
+    let time = |at| Observation::Time { at };
+    assert_eq!(bench.see(&time(777)), []);
+    assert_eq!(bench.see(&time(876)), []);
+    bench.firing(&time(877));
 }
 
 #[test]
@@ -232,6 +249,7 @@ fn any_observation() -> impl Strategy<Value = Observation> {
         }),
         2 => (at.clone(), 1_u64..60).prop_map(|(at, count)| Observation::Labels { count, at }),
         2 => at.clone().prop_map(|at| Observation::Time { at }),
+        1 => at.clone().prop_map(|at| Observation::Declared { at }),
         1 => at.clone().prop_map(|at| Observation::Manual {
             actor: Actor::Person("amal".to_owned()),
             reason: String::new(),
@@ -258,7 +276,7 @@ proptest! {
             TriggerRule { cooldown_us: 60, repeat_after_us: Some(90), ..auc_floor() },
             TriggerRule { cooldown_us: 40, fire_after: 2, ..rule("drift", share) },
             TriggerRule { cooldown_us: 25, ..rule("labels", TriggerCondition::Labels { count: 90 }) },
-            rule("grid", TriggerCondition::Schedule { every_us: 300, offset_us: 7 }),
+            rule("schedule", TriggerCondition::Schedule { every_us: 300 }),
         ];
         let mut bench = Bench::new(&rules);
         let mut stored = Bench::new(&rules);

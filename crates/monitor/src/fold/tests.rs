@@ -250,6 +250,32 @@ proptest! {
         prop_assert_eq!(whole.findings, pieces.findings);
     }
 
+    /// A fold that is stopped, written down and read back goes on as if nothing had happened.
+    #[test]
+    fn a_fold_goes_on_where_it_was_stopped(stop in 0_usize..60, lie in 0.05_f64..0.5) {
+        let worlds = [CALM, World { shift: 0.4, ..CALM }, World { lie, ..CALM }, World { lie, ..CALM }];
+        let epochs = epochs(&worlds, 27);
+        let stop = stop.min(epochs.len());
+        let whole = run(&mut monitor(), &epochs);
+        let mut first = monitor();
+        let mut pieces = run(&mut first, &epochs[..stop]);
+        let mut bytes = Vec::new();
+        first.save(&mut bytes);
+        let mut left = bytes.as_slice();
+        let references = first.references().clone();
+        let mut second = Monitor::restore(settings(), references.clone(), &mut left).unwrap();
+        prop_assert!(left.is_empty());
+        let mut again = Vec::new();
+        second.save(&mut again);
+        prop_assert_eq!(&again, &bytes);
+        pieces.extend(run(&mut second, &epochs[stop..]));
+        prop_assert_eq!(&pieces.rows, &whole.rows);
+        prop_assert_eq!(&pieces.findings, &whole.findings);
+        // Bytes that end early are none.
+        let short = &mut &bytes[..bytes.len() - 1];
+        prop_assert!(Monitor::restore(settings(), references, short).is_none());
+    }
+
     /// A fold that is begun again gives what the first one gave.
     #[test]
     fn replays_are_equal(cut in 20_u64..PER_WINDOW) {

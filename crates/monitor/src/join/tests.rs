@@ -114,8 +114,8 @@ fn what_is_too_old_is_forgotten() {
     joiner.epoch(LogTime(116), [], []);
     assert_eq!((joiner.open_predictions(), joiner.waiting_labels()), (0, 0));
     assert!(joiner.epoch(LogTime(117), [], [label("l", Some("p"), "k", 5)]).is_empty());
-    assert!(joiner.by_id.is_empty() && joiner.by_key.is_empty() && joiner.holder.is_empty());
-    assert!(joiner.judged.is_empty());
+    assert!(joiner.by_id.is_empty() && joiner.by_key.is_empty() && joiner.expiry.is_empty());
+    assert!(joiner.labels_by_id.is_empty() && joiner.label_expiry.is_empty());
 }
 
 /// Ids by the naive rule: every label against every prediction.
@@ -175,11 +175,13 @@ fn naive(
 }
 
 proptest! {
-    /// One epoch per microsecond; ids are unique per (id, version), every event arrives at its time.
+    /// One epoch per microsecond; ids are unique per (id, version), every event arrives at its time. At
+    /// some moment the fold is written down and read back.
     #[test]
     fn the_fold_equals_the_naive_join(
         made in proptest::collection::btree_map((0_u64..60, 0_u32..2), 0_u8..3, 0..25),
         labels in proptest::collection::vec((0_u64..60, 0_u8..3, any::<bool>(), 0_u64..60), 0..12),
+        stop in 0_u64..90,
     ) {
         let predictions: Vec<Prediction> = made
             .iter()
@@ -198,6 +200,14 @@ proptest! {
         let mut held = BTreeMap::new();
         for t in 0..90 {
             let now = LogTime(t);
+            if t == stop {
+                let mut bytes = Vec::new();
+                joiner.save(&mut bytes);
+                joiner = Joiner::restore(joiner.rule, &mut bytes.as_slice()).unwrap();
+                let mut again = Vec::new();
+                joiner.save(&mut again);
+                prop_assert_eq!(again, bytes);
+            }
             let made = predictions.iter().filter(|one| one.t == now).cloned();
             let came = labels.iter().filter(|one| one.observed_at == now).cloned();
             for one in joiner.epoch(now, made, came) {

@@ -2,7 +2,9 @@
 //!
 //! Chunks are what the reference would have been as windows: the training rows of each window of
 //! `T`'s length, so that a daily rhythm or a season within the reference widens the limits and does
-//! not alarm. Where that gives fewer than five of them, ten runs of rows in order of time.
+//! not alarm. Where that gives fewer than five of them, ten runs of rows in order of time. A chunk is
+//! scored against all the others, and a later one against those before it as well, for a window comes
+//! after its reference, too: a trend within the reference widens the limits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -348,7 +350,8 @@ fn chosen(chunks: &[std::ops::Range<usize>], most: usize) -> Vec<std::ops::Range
     (0..count).map(|place| chunks[place * chunks.len() / count].clone()).collect()
 }
 
-/// The spread of every declared test of a column, each part scored against the rest.
+/// The spread of every declared test of a column, each part scored against the rest, and those of the
+/// later half against the parts before them where that is more.
 fn spreads(
     whole: &ColumnSummary,
     parts: &[ColumnSummary],
@@ -356,13 +359,24 @@ fn spreads(
 ) -> Result<BTreeMap<Metric, Spread>, DriftError> {
     let rows = parts.iter().map(ColumnSummary::rows).min().unwrap_or(0);
     let mut values: BTreeMap<Metric, Vec<f64>> = BTreeMap::new();
-    for part in parts {
+    let mut before: Option<ColumnSummary> = None;
+    for (place, part) in parts.iter().enumerate() {
         let mut others = whole.clone();
         others.subtract(part)?;
+        let earlier = before.as_ref().filter(|_| 2 * place >= parts.len());
         for metric in settings.column_tests() {
-            if let Some(value) = chunk_score(&others, part, metric)? {
+            let score = chunk_score(&others, part, metric)?;
+            let ahead = match earlier {
+                Some(earlier) => chunk_score(earlier, part, metric)?,
+                None => None,
+            };
+            if let Some(value) = score.into_iter().chain(ahead).max_by(f64::total_cmp) {
                 values.entry(metric).or_default().push(value);
             }
+        }
+        match &mut before {
+            Some(before) => before.merge(part)?,
+            None => before = Some(part.clone()),
         }
     }
     let spread = |(metric, values): (Metric, Vec<f64>)| {

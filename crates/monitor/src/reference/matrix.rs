@@ -91,6 +91,8 @@ pub struct RowSample {
     rows: BTreeMap<u64, Vec<f64>>,
 }
 
+crate::kept::kept!(RowSample { rows });
+
 impl RowSample {
     /// Whether a row with this hash would be kept: what is not is not even encoded.
     pub fn wants(&self, hash: u64) -> bool {

@@ -3,7 +3,8 @@
 //!
 //! # When a score is an alarm
 //! * Its value lies beyond the reference's chunk-to-chunk mean plus so many standard deviations
-//!   (NannyML's rule), widened where the window holds fewer rows than a chunk (see
+//!   (NannyML's rule), more of them where the reference had few chunks (see
+//!   [`Spread::for_one_more`]), and widened where the window holds fewer rows than a chunk (see
 //!   [`Spread::limit_for`]). This says that it is *more than usual*.
 //! * And its p-value, corrected over all tests of the version's window, is at or below the declared
 //!   level. This says that it is *not by chance*. PSI, Jensen-Shannon, Hellinger and total variation
@@ -236,7 +237,10 @@ impl Stamp<'_> {
 
     fn judged(&self, draft: &Draft<'_>, p_value: Option<f64>) -> DriftRow {
         let score = &draft.score;
-        let limit = draft.spread.map(|spread| spread.limit_for(score, self.settings.spread, 0.0));
+        let limit = draft.spread.map(|spread| {
+            let deviations = spread.for_one_more(self.settings.spread);
+            spread.limit_for(score, deviations, 0.0)
+        });
         let unusual = limit.is_none_or(|limit| score.value > limit);
         let significant = p_value.map(|p_value| p_value <= self.settings.alpha);
         let alarm = match (limit, significant) {
@@ -261,6 +265,8 @@ impl Stamp<'_> {
             "reference_rows": draft.score.reference_rows,
             "rule": {
                 "deviations": self.settings.spread,
+                "deviations_of_spread":
+                    draft.spread.map(|spread| spread.for_one_more(self.settings.spread)),
                 "spread": draft.spread,
                 "alpha": self.settings.alpha,
                 "correction": self.settings.correction,

@@ -4,13 +4,14 @@
 //! Exact up to [`MOST_SCORES`] predictions of a version in a window, over a uniform sample beyond.
 //! Limits are those of the realised figures: what the reference's chunks did.
 
-use std::collections::BTreeMap;
+use std::collections::BinaryHeap;
 
 use falaj_drift::cbpe::{ScoredRow, estimate, multiclass_accuracy};
 use serde_json::json;
 
 use super::close::Stamp;
 use crate::figures::usual_limit;
+use crate::kept::kept;
 use crate::reference::{ReferenceSet, calibrated};
 use crate::row::{DriftRow, RowKind};
 use crate::settings::{Limit, MonitorSettings};
@@ -22,8 +23,12 @@ pub const MOST_SCORES: usize = 20_000;
 /// Scores of a window, a uniform sample beyond the bound.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scores {
-    kept: BTreeMap<u64, (f64, bool)>,
+    /// The sample's hash, the score's bits, whether the positive class was foretold; the greatest hash
+    /// on top.
+    kept: BinaryHeap<(u64, u64, bool)>,
 }
+
+kept!(Scores { kept });
 
 impl Scores {
     pub(super) fn add(&mut self, settings: &MonitorSettings, hash: u64, prediction: &Prediction) {
@@ -31,16 +36,16 @@ impl Scores {
             return;
         }
         let full = self.kept.len() >= MOST_SCORES;
-        if full && self.kept.last_key_value().is_some_and(|(greatest, _)| hash >= *greatest) {
+        if full && self.kept.peek().is_some_and(|(greatest, ..)| hash >= *greatest) {
             return;
         }
         let positive = match &settings.task {
             Task::Binary { positive } => *prediction.predicted == **positive,
             _ => true,
         };
-        self.kept.insert(hash, (prediction.score, positive));
+        self.kept.push((hash, prediction.score.to_bits(), positive));
         if self.kept.len() > MOST_SCORES {
-            self.kept.pop_last();
+            self.kept.pop();
         }
     }
 
@@ -86,7 +91,7 @@ impl Scores {
                 ]
             }
             Task::Multiclass { .. } => {
-                let scores: Vec<f64> = self.kept.values().map(|(score, _)| *score).collect();
+                let scores: Vec<f64> = self.sorted().map(|(score, _)| score).collect();
                 let found = multiclass_accuracy(&scores).ok();
                 let accuracy = |(value, error)| row("accuracy", Some(value), Some(error));
                 found.into_iter().map(accuracy).collect()
@@ -95,12 +100,18 @@ impl Scores {
         }
     }
 
+    /// Scores and whether the positive class was foretold, in the order of the hashes.
+    fn sorted(&self) -> impl Iterator<Item = (f64, bool)> {
+        let sorted = self.kept.clone().into_sorted_vec();
+        sorted.into_iter().map(|(_, bits, positive)| (f64::from_bits(bits), positive))
+    }
+
     fn scored(&self, reference: &ReferenceSet) -> Vec<ScoredRow> {
-        let row = |(score, predicted): &(f64, bool)| ScoredRow {
-            score: *score,
-            probability: calibrated(&reference.calibration, *score),
-            predicted: *predicted,
+        let row = |(score, predicted): (f64, bool)| ScoredRow {
+            score,
+            probability: calibrated(&reference.calibration, score),
+            predicted,
         };
-        self.kept.values().map(row).collect()
+        self.sorted().map(row).collect()
     }
 }

@@ -81,7 +81,8 @@ pub(super) fn tests(
     {
         let limit = reference.error.map(|spread| {
             let fewer = spread.chunk_rows as f64 / current.len().max(1) as f64;
-            spread.mean + settings.spread * spread.deviation * fewer.max(1.0).sqrt()
+            let deviations = spread.for_one_more(settings.spread);
+            spread.mean + deviations * spread.deviation * fewer.max(1.0).sqrt()
         });
         let detail = json!({
             "method": "mean distance of standardised rows from their principal components",

@@ -73,9 +73,10 @@ pub async fn run(options: Demo, as_json: bool) -> Result<()> {
     let data = root.join("data");
     let log = fresh_log(&options);
     let mut child = Child::start(&definitions, &data, options.workers, log.as_ref()).await?;
-    let mut streamer = Streamer::new(&happenings, options.rate)?;
     let has_models = child.client.columns(&["predict", models::PIPELINE]).await.is_ok();
     let at = |share: f64| simulation.start_us() + (share * simulation.span_us() as f64) as i64;
+    let asked_from_us = if has_models { at(0.38) } else { i64::MAX };
+    let mut streamer = Streamer::new(&happenings, options.rate, asked_from_us)?;
     let train_at = streamer.batch_at(at(0.38));
     let kill_from = streamer.batch_at(at(0.46));
     streamer.run(&child.client, 0..train_at).await?;

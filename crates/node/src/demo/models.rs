@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray};
 use arrow::record_batch::RecordBatch;
+use falaj_event::LogTime;
 use falaj_gateway::Client;
 use falaj_gateway::client::ClientError;
 use falaj_gateway::wire::PredictOptions;
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 use serde_json::{Value as Json, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::rows::{customer_id, merchant_id};
 use super::simulation::Payment;
@@ -24,6 +25,8 @@ use super::simulation::Payment;
 pub const PIPELINE: &str = "fraud";
 /// The till asks about one payment in so many.
 const ONE_IN: u64 = 3;
+/// How long a request may wait for its features.
+const FEATURE_WAIT_MS: u64 = 60_000;
 /// How long a training run may take.
 const RUN_WAIT: Duration = Duration::from_secs(300);
 
@@ -44,9 +47,24 @@ pub struct Asked {
     pub versions: Vec<u32>,
 }
 
+/// Payments that are about to be made, and what the till has seen of the log.
+pub struct Question {
+    /// The payments.
+    pub payments: Vec<Payment>,
+    /// The greatest `T` that was acknowledged: features are read there or later.
+    pub seen: Option<LogTime>,
+    /// Told when the till has its answer.
+    pub answered: oneshot::Sender<()>,
+}
+
+/// Whether the till asks about a payment.
+pub fn is_asked(payment: &Payment) -> bool {
+    payment.flaw.is_none() && payment.number.is_multiple_of(ONE_IN)
+}
+
 /// A till that asks beside the stream.
 pub struct Till {
-    payments: mpsc::Sender<Vec<Payment>>,
+    questions: mpsc::Sender<Question>,
     asked: Arc<Mutex<Asked>>,
     task: tokio::task::JoinHandle<Result<()>>,
 }
@@ -57,7 +75,7 @@ impl Till {
     /// # Errors
     /// When no histogram can be made.
     pub fn start(client: Client) -> Result<Self> {
-        let (payments, queue) = mpsc::channel(4);
+        let (questions, queue) = mpsc::channel(1);
         let asked = Arc::new(Mutex::new(Asked {
             scored: 0,
             errors: 0,
@@ -67,12 +85,12 @@ impl Till {
             versions: Vec::new(),
         }));
         let task = tokio::spawn(ask(client, queue, Arc::clone(&asked)));
-        Ok(Self { payments, asked, task })
+        Ok(Self { questions, asked, task })
     }
 
     /// Where payments are handed in.
-    pub fn sender(&self) -> mpsc::Sender<Vec<Payment>> {
-        self.payments.clone()
+    pub fn sender(&self) -> mpsc::Sender<Question> {
+        self.questions.clone()
     }
 
     /// Ends the stream, and gives what was seen.
@@ -80,7 +98,7 @@ impl Till {
     /// # Errors
     /// When a request failed.
     pub async fn stop(self) -> Result<Asked> {
-        drop(self.payments);
+        drop(self.questions);
         self.task.await??;
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(asked.clone())
@@ -109,26 +127,26 @@ impl Asked {
 
 async fn ask(
     client: Client,
-    mut queue: mpsc::Receiver<Vec<Payment>>,
+    mut queue: mpsc::Receiver<Question>,
     asked: Arc<Mutex<Asked>>,
 ) -> Result<()> {
     let mut stream = None;
-    while let Some(payments) = queue.recv().await {
-        let chosen: Vec<&Payment> = payments
-            .iter()
-            .filter(|payment| payment.flaw.is_none() && payment.number.is_multiple_of(ONE_IN))
-            .collect();
-        if chosen.is_empty() {
-            continue;
-        }
+    while let Some(Question { payments, seen, answered }) = queue.recv().await {
+        let chosen: Vec<&Payment> = payments.iter().filter(|payment| is_asked(payment)).collect();
         let rows = questions(&chosen)?;
+        // What the till has sent is in its own features: they are no older than its last batch.
+        let options = PredictOptions {
+            min_t: seen.map(|t| t.0),
+            timeout_ms: Some(FEATURE_WAIT_MS),
+            ..PredictOptions::default()
+        };
         if stream.is_none() {
             stream = Some(client.predictions(PIPELINE, rows.schema().as_ref()).await?);
         }
         let Some(stream) = &mut stream else { continue };
         let mut started = Instant::now();
         let answer = loop {
-            match stream.predict(&rows, &PredictOptions::default()).await {
+            match stream.predict(&rows, &options).await {
                 // A node that was just started says so until its views are there.
                 Err(ClientError::Request(error)) if error["code"] == "unavailable" => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -138,6 +156,8 @@ async fn ask(
             }
         };
         let latency_us = u64::try_from(started.elapsed().as_micros())?;
+        // Whoever waits may have gone away.
+        let _ = answered.send(());
         let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.latency.record(latency_us.max(1))?;
         asked.errors += answer.metadata.errors;

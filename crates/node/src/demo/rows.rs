@@ -14,12 +14,15 @@ use super::simulation::{Customer, Flaw, Happening, Merchant, Payment};
 /// Names of the topics that the simulation writes, tables first.
 pub const TOPICS: [&str; 4] = ["merchants", "customers", "payments", "payment_outcomes"];
 
+/// Index in [`TOPICS`] of the payments.
+pub const PAYMENTS: usize = 2;
+
 /// Index in [`TOPICS`] of the topic that a happening belongs to.
 pub fn topic_of(happening: &Happening) -> usize {
     match happening {
         Happening::Merchant(_) => 0,
         Happening::Customer(_) | Happening::CustomerGone(_) => 1,
-        Happening::Payment(_) => 2,
+        Happening::Payment(_) => PAYMENTS,
         Happening::Settled(_) => 3,
     }
 }

@@ -16,16 +16,20 @@ use falaj_gateway::wire::{AckMetadata, ProduceOptions};
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 use serde_json::{Value as Json, json};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::child::Child;
 use super::lookups::{Looker, Sample};
-use super::rows::{TOPICS, batch, op_of, topic_of};
+use super::models::{Question, is_asked};
+use super::rows::{PAYMENTS, TOPICS, batch, op_of, topic_of};
 use super::simulation::{Happening, Payment};
 use crate::verbs::text::{bar, count, duration};
 
 /// Events per batch, at most.
 const BATCH_EVENTS: usize = 250;
+/// Events per batch, at most, while a till asks: what it asks about is at most so many events ahead of
+/// its features.
+const ASKED_BATCH_EVENTS: usize = 100;
 /// Batches on their way at once.
 const IN_FLIGHT: usize = 8;
 
@@ -92,22 +96,24 @@ pub struct Streamer<'a> {
     rate: u64,
     bar: ProgressBar,
     tally: Tally,
-    till: Option<mpsc::Sender<Vec<Payment>>>,
+    till: Option<mpsc::Sender<Question>>,
 }
 
 impl<'a> Streamer<'a> {
-    /// Plans the batches: consecutive happenings of one topic, in order of arrival, streamed at `rate`
-    /// events per second at most (0: no limit).
+    /// Plans the batches: consecutive happenings of one topic, in order of arrival, smaller ones from
+    /// `asked_from_us` on, streamed at `rate` events per second at most (0: no limit).
     ///
     /// # Errors
     /// When no histogram can be made.
-    pub fn new(happenings: &'a [Happening], rate: u64) -> Result<Self> {
+    pub fn new(happenings: &'a [Happening], rate: u64, asked_from_us: i64) -> Result<Self> {
         let mut plan: Vec<Planned> = Vec::new();
         let mut sequences = [0; TOPICS.len()];
         for (index, happening) in happenings.iter().enumerate() {
             let topic = topic_of(happening);
+            let is_asked = topic == PAYMENTS && happening.arrival() >= asked_from_us;
+            let most = if is_asked { ASKED_BATCH_EVENTS } else { BATCH_EVENTS };
             match plan.last_mut() {
-                Some(last) if last.topic == topic && last.happenings.len() < BATCH_EVENTS => {
+                Some(last) if last.topic == topic && last.happenings.len() < most => {
                     last.happenings.end = index + 1;
                 }
                 _ => plan.push(Planned {
@@ -146,8 +152,9 @@ impl<'a> Streamer<'a> {
         self.plan.partition_point(before)
     }
 
-    /// Hands every batch of payments to a till from now on, before it is sent.
-    pub fn show_to(&mut self, till: Option<mpsc::Sender<Vec<Payment>>>) {
+    /// Hands every batch of payments to a till from now on, before it is sent and after everything
+    /// before it was acknowledged; it is sent once the till has its answer, as a till does it.
+    pub fn show_to(&mut self, till: Option<mpsc::Sender<Question>>) {
         self.till = till;
     }
 
@@ -253,8 +260,8 @@ impl<'a> Streamer<'a> {
         Ok((rows, options))
     }
 
-    async fn show(&self, planned: &Planned) {
-        let Some(till) = &self.till else { return };
+    async fn show(&self, planned: &Planned, permits: &Semaphore, acks: &Acks) -> Result<()> {
+        let Some(till) = &self.till else { return Ok(()) };
         let payments: Vec<Payment> = self.happenings[planned.happenings.clone()]
             .iter()
             .filter_map(|happening| match happening {
@@ -262,10 +269,20 @@ impl<'a> Streamer<'a> {
                 _ => None,
             })
             .collect();
-        if !payments.is_empty() {
-            // A till that is gone has said why.
-            let _ = till.send(payments).await;
+        if !payments.iter().any(is_asked) {
+            return Ok(());
         }
+        drop(permits.acquire_many(u32::try_from(IN_FLIGHT)?).await?);
+        let seen = {
+            let acks = acks.lock().unwrap_or_else(PoisonError::into_inner);
+            acks.values().filter_map(|ack| ack.t).max()
+        };
+        let (answered, answer) = oneshot::channel();
+        // A till that is gone has said why.
+        if till.send(Question { payments, seen, answered }).await.is_ok() {
+            let _ = answer.await;
+        }
+        Ok(())
     }
 
     async fn stream(
@@ -294,7 +311,7 @@ impl<'a> Streamer<'a> {
                     TopicStream::open(client, planned.topic, &permits, &acks, &self.bar).await?;
                 entry.insert(stream);
             }
-            self.show(&planned).await;
+            self.show(&planned, &permits, &acks).await?;
             let Some(stream) = streams.get_mut(&planned.topic) else { continue };
             let (rows, options) = self.rows(&stream.schema, *index)?;
             let permit = permits.clone().acquire_owned().await?;

@@ -23,6 +23,7 @@ use falaj_monitor::Actual;
 use falaj_monitor::metrics::{JudgedRow, measure, names};
 
 use super::kpi::KpiMeter;
+use super::outcomes;
 use super::predictor::Predictor;
 use super::rows::{batch, moment, text};
 use super::rules::LABEL;
@@ -187,7 +188,7 @@ fn add_watched(
     all: &mut BTreeMap<String, f64>,
 ) {
     let classes = loaded.classes();
-    let task = super::outcomes::judged_task(pipeline, classes);
+    let task = outcomes::judged_task(pipeline, classes);
     let actual = |label: f64| match pipeline.task {
         Task::Regression => Actual::Number(label),
         _ => Actual::Class(classes.get(label as usize).cloned().unwrap_or_default()),
@@ -338,7 +339,10 @@ fn judged(
             ("served", Value::Bool(true)),
             ("actual", actual.clone()),
         ];
-        values.extend(super::outcomes::terms(pipeline, scored, &actual));
+        let judgement = outcomes::judgement(pipeline, scored, &actual);
+        let predicted = scored.predicted.as_deref().unwrap_or_default();
+        let (score, scores) = (scored.score, &scored.scores);
+        values.extend(outcomes::terms(pipeline, score, scores, predicted, judgement));
         for column in &schema.columns {
             if values.iter().any(|(name, _)| *name == column.name) {
                 continue;

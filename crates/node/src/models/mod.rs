@@ -42,6 +42,7 @@ use ledger::Ledger;
 use predictor::Predictor;
 use registry::{CommandError, Registry};
 use serving::{Loaded, ServingSet};
+use watch::checkpoint::Checkpoints;
 use watch::{Decision, Watch, WatchParts};
 
 use crate::backend::actions::from_hex;
@@ -123,6 +124,10 @@ impl ModelLoop {
             sequencer: self.core.sequencer.clone(),
             catalog: Arc::clone(&self.core.catalog),
             references: Arc::new(move |_, _, id| reference::read(&folder, id)),
+            checkpoints: Some(Checkpoints::new(
+                &self.core.options.data.watch(),
+                self.core.catalog.hash,
+            )),
             decide: Arc::new(move |decision| {
                 if let Some(all) = weak.upgrade() {
                     all.answer(decision);

@@ -59,15 +59,12 @@ pub fn class_value(pipeline: &Pipeline, class: &str) -> Value {
             let positive = pipeline.label.positive != Some(ClassValue::Bool(false));
             Value::Bool((class == "true") == positive)
         }
-        (Task::Binary, column_type) => match (class, &pipeline.label.positive) {
+        (Task::Binary, _) => match (class, &pipeline.label.positive) {
             ("true", Some(positive)) => of_column(positive),
             ("false", Some(ClassValue::Int(positive))) if *positive == 0 || *positive == 1 => {
                 of_column(&ClassValue::Int(1 - positive))
             }
-            _ => {
-                let _ = column_type;
-                Value::Null
-            }
+            _ => Value::Null,
         },
         (Task::Multiclass, ColumnType::String) => Value::String(class.into()),
         (Task::Multiclass, ColumnType::Bool) => Value::Bool(class == "true"),
@@ -98,21 +95,29 @@ pub fn judged_task(pipeline: &Pipeline, classes: &[String]) -> Judged {
     }
 }
 
-/// The columns of an outcome that follow from score and label.
-pub fn terms(pipeline: &Pipeline, scored: &Scored, label: &Value) -> Vec<(&'static str, Value)> {
-    let classes: Vec<String> = pipeline.label.classes.iter().map(class_text_of).collect();
+/// What the label says about the score; `None` where it says nothing.
+pub fn judgement(pipeline: &Pipeline, scored: &Scored, label: &Value) -> Option<Judgement> {
+    let task = judged_task(pipeline, &declared_classes(pipeline));
     let predicted = scored.predicted.as_deref().unwrap_or_default();
-    let judgement = actual(pipeline, label).and_then(|actual| {
-        let task = judged_task(pipeline, &classes);
-        judge(&task, scored.score, &scored.scores, predicted, &actual)
-    });
+    judge(&task, scored.score, &scored.scores, predicted, &actual(pipeline, label)?)
+}
+
+/// The columns of an outcome that follow from a score and its judgement. `predicted` is the class as
+/// text; empty for regression.
+pub fn terms(
+    pipeline: &Pipeline,
+    score: f64,
+    scores: &[f64],
+    predicted: &str,
+    judgement: Option<Judgement>,
+) -> Vec<(&'static str, Value)> {
     let mut columns = match pipeline.task {
-        Task::Binary => vec![("score", Value::Float64(scored.score))],
+        Task::Binary => vec![("score", Value::Float64(score))],
         Task::Multiclass => {
-            let scores = scored.scores.iter().map(|score| Value::Float64(*score));
+            let scores = scores.iter().map(|score| Value::Float64(*score));
             vec![("scores", Value::List(scores.collect()))]
         }
-        Task::Regression => vec![("value", Value::Float64(scored.score))],
+        Task::Regression => vec![("value", Value::Float64(score))],
     };
     if pipeline.task != Task::Regression {
         columns.push(("predicted", class_value(pipeline, predicted)));
@@ -121,13 +126,14 @@ pub fn terms(pipeline: &Pipeline, scored: &Scored, label: &Value) -> Vec<(&'stat
     columns
 }
 
-/// A declared class as text.
-pub fn class_text_of(class: &ClassValue) -> String {
-    match class {
+/// The classes that the label declares, as text.
+pub fn declared_classes(pipeline: &Pipeline) -> Vec<String> {
+    let text = |class: &ClassValue| match class {
         ClassValue::Bool(value) => value.to_string(),
         ClassValue::Int(value) => value.to_string(),
         ClassValue::Text(value) => value.clone(),
-    }
+    };
+    pipeline.label.classes.iter().map(text).collect()
 }
 
 fn judged_columns(task: Task, judgement: Judgement) -> Vec<(&'static str, Value)> {

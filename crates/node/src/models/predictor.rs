@@ -370,9 +370,7 @@ pub fn model_info(pipeline: &Pipeline) -> ModelInfo {
 pub fn classes(pipeline: &Pipeline) -> Vec<String> {
     match pipeline.task {
         Task::Binary => vec!["false".to_owned(), "true".to_owned()],
-        Task::Multiclass => {
-            pipeline.label.classes.iter().map(super::outcomes::class_text_of).collect()
-        }
+        Task::Multiclass => super::outcomes::declared_classes(pipeline),
         Task::Regression => Vec::new(),
     }
 }

@@ -12,7 +12,8 @@ use falaj_model::spec::{
     Split, Trainer,
 };
 
-fn bounds(bound: Bound) -> (Option<f64>, Option<f64>) {
+/// A bound as the least and the greatest value that are well.
+pub fn bounds(bound: Bound) -> (Option<f64>, Option<f64>) {
     match bound {
         Bound::AtLeast(least) => (Some(least), None),
         Bound::AtMost(most) => (None, Some(most)),

@@ -4,6 +4,11 @@
 //! each pipeline's state. What follows is appended as derived events (outcomes, rows of `falaj.drift`)
 //! or handed to whoever acts on it (runs to start, versions to take out).
 //!
+//! # Restarts
+//! Once in a while, when everything that follows is durable, and at an orderly stop, the fold writes
+//! itself down (see [`checkpoint`]). A start goes on from there; where that does not fit, the fold
+//! begins with the first model event, and comes to the same.
+//!
 //! # Exactly once
 //! * **Events.** All that one cause gives on one topic is one submission. At the start, each derived
 //!   topic's last event says how far the log got; causes up to there are folded and not emitted. So a
@@ -18,6 +23,7 @@
 //!
 //! An error ends the watch and is kept for the status; the log goes on, and the next start catches up.
 
+pub mod checkpoint;
 pub mod decode;
 pub mod emit;
 pub mod pipeline;
@@ -37,10 +43,12 @@ use falaj_lifecycle::triggers::Suppression;
 use falaj_lifecycle::{Firing, GuardrailBreach, RegistryState, VersionNumber};
 use falaj_log::{EpochEvents, Log, PiiMode, ReadOptions, Reader, SequencerHandle};
 use falaj_monitor::ReferenceSet;
+use falaj_monitor::kept::{put_json, take_json};
 use serde_json::{Value as Json, json};
 
 use super::registry;
 use super::rows::RowReader;
+use checkpoint::Checkpoints;
 use emit::{Emitter, drift_submission, outcome_submission};
 use pipeline::{Given, PipelineWatch};
 
@@ -126,6 +134,8 @@ pub struct WatchParts {
     pub catalog: Arc<Catalog>,
     /// What versions were trained on.
     pub references: References,
+    /// Where the fold is written down; `None`: nowhere.
+    pub checkpoints: Option<Checkpoints>,
     /// Told what to do. Called on the watch's thread, which waits meanwhile.
     pub decide: Arc<dyn Fn(Decision) + Send + Sync>,
 }
@@ -137,6 +147,8 @@ pub struct WatchState {
     failure: Mutex<Option<String>>,
     /// The number of epochs folded, counted from the log's first.
     epochs: AtomicU64,
+    /// The first epoch that this start has folded.
+    from: AtomicU64,
     t: AtomicU64,
     caught_up: AtomicBool,
     predictions: AtomicU64,
@@ -175,6 +187,7 @@ impl WatchState {
         json!({
             "t": self.t(),
             "epoch": self.next_epoch().checked_sub(1),
+            "from_epoch": self.from.load(Ordering::Acquire),
             "caught_up": self.has_caught_up(),
             "failure": self.failure(),
             "predictions": count(&self.predictions),
@@ -265,7 +278,14 @@ struct Follower {
     /// Epochs before this one were there at the start.
     live_from: u64,
     live: bool,
+    checkpoints: Option<Checkpoints>,
+    catalog: Arc<Catalog>,
+    /// Predictions and labels folded since the last checkpoint.
+    unwritten: u64,
 }
+
+/// Predictions and labels between two checkpoints.
+const CHECKPOINT_EVENTS: u64 = 200_000;
 
 impl Follower {
     fn new(parts: WatchParts, state: Arc<WatchState>) -> Result<Self> {
@@ -295,8 +315,7 @@ impl Follower {
             skip_cut: true,
             ..ReadOptions::default()
         };
-        state.epochs.store(next, Ordering::Release);
-        Ok(Self {
+        let mut follower = Self {
             reader: parts.reader.with_options(options),
             log: parts.log,
             references: parts.references,
@@ -310,7 +329,48 @@ impl Follower {
             next,
             live_from,
             live: false,
-        })
+            checkpoints: parts.checkpoints,
+            catalog: parts.catalog,
+            unwritten: 0,
+        };
+        follower.restore()?;
+        follower.state.from.store(follower.next, Ordering::Release);
+        follower.state.epochs.store(follower.next, Ordering::Release);
+        Ok(follower)
+    }
+
+    /// Goes on from the checkpoint, where there is one that fits.
+    fn restore(&mut self) -> Result<()> {
+        let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
+        let Some((epoch, state)) = checkpoints.read(self.log.as_ref()) else { return Ok(()) };
+        let mut bytes = state.as_slice();
+        let Some(registry) = take_json(&mut bytes) else { return Ok(()) };
+        let mut pipelines = Vec::with_capacity(self.pipelines.len());
+        for pipeline in &self.catalog.pipelines {
+            let references = &self.references;
+            match PipelineWatch::restore(pipeline, &self.catalog, references, &mut bytes)? {
+                Some(found) => pipelines.push(found),
+                None => return Ok(()),
+            }
+        }
+        if bytes.is_empty() {
+            (self.registry, self.pipelines, self.next) = (registry, pipelines, epoch + 1);
+        }
+        Ok(())
+    }
+
+    /// Writes the fold down, once all that follows from it is durable.
+    fn write_down(&mut self) -> Result<()> {
+        let Some(checkpoints) = self.checkpoints.clone() else { return Ok(()) };
+        let Some(last) = self.next.checked_sub(1) else { return Ok(()) };
+        let Some(entry) = self.log.entry(last)? else { return Ok(()) };
+        self.emitter.drain()?;
+        let mut state = Vec::new();
+        put_json(&self.registry, &mut state);
+        self.pipelines.iter().for_each(|watch| watch.save(&mut state));
+        self.unwritten = 0;
+        let written = checkpoints.write(last, &entry.record.hash(), &state);
+        written.context("writing the watch's checkpoint")
     }
 
     fn run(mut self) -> Result<()> {
@@ -326,8 +386,14 @@ impl Follower {
             let epoch = self.next;
             self.epoch(&events).with_context(|| format!("epoch {epoch}"))?;
             self.next += 1;
+            if self.unwritten >= CHECKPOINT_EVENTS {
+                self.write_down()?;
+            }
             self.state.t.store(events.record().t.0, Ordering::Release);
             self.state.epochs.store(self.next, Ordering::Release);
+        }
+        if self.unwritten > 0 {
+            self.write_down()?;
         }
         Ok(())
     }
@@ -352,6 +418,7 @@ impl Follower {
                 watch.epoch(&self.registry, &self.references, events)?;
             self.state.predictions.fetch_add(counts.0, Ordering::Relaxed);
             self.state.labels.fetch_add(counts.1, Ordering::Relaxed);
+            self.unwritten += counts.0 + counts.1;
             if !outcomes.is_empty() && !self.emitter.is_there(&watch.topics.outcomes, t) {
                 self.state.outcomes.fetch_add(outcomes.len() as u64, Ordering::Relaxed);
                 let topics = &watch.topics;

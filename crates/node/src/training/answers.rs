@@ -41,6 +41,9 @@ pub struct Features {
     pub arrays: Vec<ArrayRef>,
     /// [`ValueStatus`] of every value, column by column.
     pub statuses: Vec<Vec<u8>>,
+    /// Rows that there is nothing to say about: labels without a prediction. Empty where there are
+    /// none.
+    pub without: Vec<bool>,
     rows: usize,
 }
 

@@ -10,8 +10,13 @@ use serde_json::{Value as Json, json};
 
 use super::answers::Features;
 
-/// Compares the features asked for with those of `mode`.
+/// Compares the features asked for with those of `mode`, over the rows that both have something to say
+/// about.
 pub fn compare(mode: TrainingMode, left: &Features, right: &Features) -> Json {
+    let is_without = |row: &usize| {
+        [left, right].into_iter().any(|side| side.without.get(*row).copied().unwrap_or(false))
+    };
+    let rows: Vec<usize> = (0..left.rows()).filter(|row| !is_without(row)).collect();
     let mut differs = vec![false; left.rows()];
     let features: Vec<Json> = left
         .names
@@ -19,7 +24,7 @@ pub fn compare(mode: TrainingMode, left: &Features, right: &Features) -> Json {
         .zip(left.arrays.iter().zip(&right.arrays))
         .map(|(name, (left, right))| {
             let skew = match (Cells::new(left.as_ref()), Cells::new(right.as_ref())) {
-                (Ok(left), Ok(right)) => column(&left, &right, &mut differs),
+                (Ok(left), Ok(right)) => column(&left, &right, &rows, &mut differs),
                 _ => Skew::default(),
             };
             skew.to_json(name)
@@ -27,7 +32,8 @@ pub fn compare(mode: TrainingMode, left: &Features, right: &Features) -> Json {
         .collect();
     json!({
         "mode": mode.as_str(),
-        "rows": left.rows(),
+        "rows": rows.len(),
+        "rows_without": left.rows() - rows.len(),
         "differing_rows": differs.iter().filter(|differs| **differs).count(),
         "features": features,
     })
@@ -49,11 +55,11 @@ struct Skew {
     sum_relative: f64,
 }
 
-fn column(left: &Cells<'_>, right: &Cells<'_>, differs: &mut [bool]) -> Skew {
+fn column(left: &Cells<'_>, right: &Cells<'_>, rows: &[usize], differs: &mut [bool]) -> Skew {
     let mut skew = Skew::default();
-    for (row, differs) in differs.iter_mut().enumerate() {
+    for row in rows.iter().copied() {
         let (left, right) = (left.value(row), right.value(row));
-        *differs |= left != right;
+        differs[row] |= left != right;
         match (left.is_null(), right.is_null()) {
             (true, true) => skew.both_null += 1,
             (true, false) => skew.left_null += 1,
@@ -118,7 +124,8 @@ mod tests {
         let left = Int64Array::from(vec![Some(1), Some(2), None, Some(4), None]);
         let right = Int64Array::from(vec![Some(1), Some(6), None, None, Some(5)]);
         let mut differs = vec![false; 5];
-        let skew = column(&Cells::new(&left).unwrap(), &Cells::new(&right).unwrap(), &mut differs);
+        let (cells, others) = (Cells::new(&left).unwrap(), Cells::new(&right).unwrap());
+        let skew = column(&cells, &others, &[0, 1, 2, 3, 4], &mut differs);
         assert_eq!((skew.both_null, skew.left_null, skew.right_null, skew.mismatch), (1, 1, 1, 1));
         assert_eq!((skew.numbers, skew.sum_absolute, skew.greatest_absolute), (2, 4.0, 4.0));
         assert_eq!(differs, [false, true, false, true, true]);
@@ -126,7 +133,7 @@ mod tests {
         // The same NaN on both sides is no difference.
         let floats = Float64Array::from(vec![f64::NAN, 0.0]);
         let cells = Cells::new(&floats).unwrap();
-        let same = column(&cells, &Cells::new(&floats).unwrap(), &mut differs[..2]);
+        let same = column(&cells, &Cells::new(&floats).unwrap(), &[0, 1], &mut differs);
         assert_eq!((same.mismatch, same.greatest_absolute), (0, 0.0));
     }
 }

@@ -105,20 +105,22 @@ impl Work<'_> {
         let rows = served::read(self.core, self.pipeline, self.labels, self.epoch)?;
         ensure!(rows.len() == self.labels.len(), "one prediction or none per label");
         let mut features = Features::new(self.labels.len());
-        let mut place = 0;
+        let signature = &self.pipeline.signature.inputs;
         for (plan, set) in self.plans()?.iter().zip(&self.pipeline.features) {
             for (name, column) in set.names.iter().zip(&set.columns) {
                 let output = plan.output.iter().find(|output| output.name == *column);
                 let output =
                     output.with_context(|| format!("view `{}` has no `{column}`", plan.name))?;
-                let value = |row: &Option<super::ServedRow>| -> Option<Value> {
-                    row.as_ref()?.values.get(place).cloned()
+                let place = signature.iter().position(|input| input.name == *name);
+                let place = place.with_context(|| format!("the signature has no `{name}`"))?;
+                let value = |row: &Option<super::ServedRow>| {
+                    row.as_ref().and_then(|row| row.values.get(place).cloned())
                 };
                 let values: Vec<Option<Value>> = rows.iter().map(value).collect();
                 features.add_values(name, &output.column_type, &values)?;
-                place += 1;
             }
         }
+        features.without = rows.iter().map(Option::is_none).collect();
         Ok(features)
     }
 }

@@ -144,6 +144,12 @@ fn print_pipeline(pipeline: &Pipeline) {
         true => println!("  gates: none; any version that trains may serve"),
         false => println!("  gates: {}", gates.join("; ")),
     }
+    let is_watched = |name: &String| pipeline.monitors.columns.contains(name);
+    let names = signature.inputs.iter().map(|input| &input.name);
+    let unwatched: Vec<&str> = names.filter(|name| !is_watched(name)).map(String::as_str).collect();
+    if !unwatched.is_empty() {
+        println!("  not watched for drift: {}", unwatched.join(", "));
+    }
     if let Some(kpi) = &pipeline.kpi {
         println!("  kpi {}: {}", kpi.name, kpi.sql);
     }

@@ -81,6 +81,9 @@ fn print(comparison: &Json) {
         count(comparison["differing_rows"].as_u64().unwrap_or(0)),
         count(comparison["rows"].as_u64().unwrap_or(0)),
     );
+    if let Some(without) = comparison["rows_without"].as_u64().filter(|rows| *rows > 0) {
+        println!("{} labels judge no prediction that was logged", count(without));
+    }
     let mut features = table([
         "feature",
         "differ",

@@ -124,6 +124,7 @@ impl PlanOf {
                 name: format!("c{index}"),
                 column_type: t.clone(),
                 class: CostClass::Plain,
+                lifetime: false,
             });
         let output: Vec<_> = output.collect();
         let hash = domain_hash(b"test", &[self.name.as_bytes()]);

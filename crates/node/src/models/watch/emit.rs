@@ -12,11 +12,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use falaj_definitions::pipelines::Pipeline;
 use falaj_event::{LogTime, Op, TopicId, TopicSchema, Value};
 use falaj_log::{Ops, Reader, SequencerHandle, Submission};
-use falaj_monitor::{DriftRow, Outcome};
+use falaj_monitor::{DriftRow, Outcome, Prediction};
 
 use crate::models::outcomes::terms;
 use crate::models::rows::{self, Row, moment, text};
-use crate::models::serving::Scored;
 
 /// Submissions that may wait for the log; the fold waits for the next.
 const MOST_IN_FLIGHT: usize = 64;
@@ -89,6 +88,18 @@ impl Emitter {
     /// Why an append failed.
     pub fn check(&mut self) -> Result<()> {
         while let Ok(reply) = self.replies.try_recv() {
+            self.settle(reply)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that was appended is durable.
+    ///
+    /// # Errors
+    /// Why an append failed.
+    pub fn drain(&mut self) -> Result<()> {
+        while self.in_flight > 0 {
+            let reply = self.replies.recv().context("the sequencer is gone")?;
             self.settle(reply)?;
         }
         Ok(())
@@ -214,12 +225,8 @@ fn complete<'a>(
     row.push(("predicted_at", moment(prediction.t)));
     row.push(("served", Value::Bool(prediction.served)));
     row.push(("actual", label.clone()));
-    let scored = Scored {
-        score: prediction.score,
-        scores: prediction.scores.to_vec(),
-        predicted: (!prediction.predicted.is_empty()).then(|| prediction.predicted.to_string()),
-    };
-    row.extend(terms(pipeline, &scored, label));
+    let Prediction { score, scores, predicted, .. } = &**prediction;
+    row.extend(terms(pipeline, *score, scores, predicted, outcome.judgement));
     let mut add = |name: &'a str, of: &falaj_event::ColumnType, value: &Value| {
         let column = schema.column_index(name).map(|index| &schema.columns[index]);
         let fits = column.is_some_and(|column| column.column_type == *of);

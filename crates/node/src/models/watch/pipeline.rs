@@ -17,6 +17,7 @@ use falaj_lifecycle::{
     TriggerState, VersionNumber, WindowRef,
 };
 use falaj_log::EpochEvents;
+use falaj_monitor::kept::{Kept, put_json, take_json};
 use falaj_monitor::{
     DriftRow, Finding, Joiner, Label, Monitor, MonitorSettings, Outcome, Prediction, Window,
 };
@@ -99,6 +100,61 @@ impl PipelineWatch {
         })
     }
 
+    /// Appends what it knows.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        self.joiner.save(out);
+        put_json(&self.triggers, out);
+        put_json(&self.guardrails, out);
+        self.artifacts.put(out);
+        self.referenced.put(out);
+        self.unjudged.put(out);
+        put_json(&self.pending, out);
+        put_json(&self.rollback, out);
+        self.monitor.save(out);
+    }
+
+    /// What [`PipelineWatch::save`] wrote, of the same definitions; `None` where `bytes` hold no such
+    /// thing.
+    ///
+    /// # Errors
+    /// When the pipeline does not fit the catalog, or a reference is damaged.
+    pub fn restore(
+        pipeline: &Arc<Pipeline>,
+        catalog: &Catalog,
+        references: &References,
+        bytes: &mut &[u8],
+    ) -> Result<Option<Self>> {
+        let empty = Self::new(pipeline, catalog)?;
+        empty.restored(references, bytes)
+    }
+
+    fn restored(mut self, references: &References, bytes: &mut &[u8]) -> Result<Option<Self>> {
+        let mut read = || -> Option<()> {
+            self.joiner = Joiner::restore(join_rule(&self.pipeline), bytes)?;
+            self.triggers = take_json(bytes)?;
+            self.guardrails = take_json(bytes)?;
+            self.artifacts = Kept::take(bytes)?;
+            self.referenced = Kept::take(bytes)?;
+            self.unjudged = Kept::take(bytes)?;
+            self.pending = take_json(bytes)?;
+            self.rollback = take_json(bytes)?;
+            Some(())
+        };
+        if read().is_none() {
+            return Ok(None);
+        }
+        let mut known = BTreeMap::new();
+        for (version, artifact) in &self.artifacts {
+            if self.referenced.contains(version)
+                && let Some(found) = references(&self.pipeline.name, *version, artifact)?
+            {
+                known.insert(*version, found);
+            }
+        }
+        let monitor = Monitor::restore(self.settings.clone(), known, bytes);
+        Ok(monitor.map(|monitor| Self { monitor, ..self }))
+    }
+
     /// The topics that it reads.
     pub fn reads(&self) -> [TopicId; 3] {
         [self.topics.predictions.id(), self.topics.labels.id(), self.served.reads()]
@@ -133,6 +189,9 @@ impl PipelineWatch {
         }
         let at = event.at.as_event_time();
         match (&event.change, event.version) {
+            (ModelChange::RulesDeclared { .. }, _) => {
+                self.observe_silently(&Observation::Declared { at });
+            }
             (ModelChange::Requested { run, .. }, _) => {
                 self.pending = None;
                 if self.triggers.in_flight() != Some(run) {
@@ -166,7 +225,7 @@ impl PipelineWatch {
     }
 
     fn observe_silently(&mut self, observation: &Observation) {
-        // Neither a run's beginning nor its end decides anything.
+        // Neither the declaration nor a run's beginning nor its end decides anything.
         let _ = self.triggers.observe(&self.pipeline.name, &self.trigger_rules, observation);
     }
 

@@ -12,7 +12,8 @@ use falaj_monitor::settings::{
     ColumnKind, Correction, Figure, FigureWindows, InputColumn, Limit, MonitorSettings, Test,
 };
 
-use crate::models::outcomes::{class_text_of, judged_task};
+use crate::models::outcomes::{declared_classes, judged_task};
+use crate::models::rules::bounds;
 
 /// The figure that says how often detectors raised an alarm within a drift window.
 pub const DETECTOR_ALARMS: &str = "detector_alarms";
@@ -22,10 +23,11 @@ pub fn monitor_settings(pipeline: &Pipeline) -> MonitorSettings {
     let monitors = &pipeline.monitors;
     let inputs = &pipeline.signature.inputs;
     let position = |name: &String| inputs.iter().position(|input| input.name == *name);
-    let classes: Vec<String> = pipeline.label.classes.iter().map(class_text_of).collect();
+    let task = judged_task(pipeline, &declared_classes(pipeline));
     MonitorSettings {
         pipeline: pipeline.name.clone(),
-        task: judged_task(pipeline, &classes),
+        figures: figures(pipeline, &task),
+        task,
         threshold: pipeline.serving.threshold,
         inputs: inputs
             .iter()
@@ -51,7 +53,6 @@ pub fn monitor_settings(pipeline: &Pipeline) -> MonitorSettings {
         alpha: monitors.alpha,
         spread: monitors.spread,
         detectors: monitors.detectors.clone(),
-        figures: figures(pipeline, &judged_task(pipeline, &classes)),
         estimate: monitors.estimate,
     }
 }
@@ -97,13 +98,6 @@ fn limit(bound: Bound) -> Limit {
     match bound {
         Bound::AtLeast(least) => Limit::AtLeast(least),
         Bound::AtMost(most) => Limit::AtMost(most),
-    }
-}
-
-fn bounds(bound: Bound) -> (Option<f64>, Option<f64>) {
-    match bound {
-        Bound::AtLeast(least) => (Some(least), None),
-        Bound::AtMost(most) => (None, Some(most)),
     }
 }
 
@@ -166,7 +160,7 @@ pub fn trigger_rules(pipeline: &Pipeline) -> Vec<TriggerRule> {
         rules.push(rule("labels", TriggerCondition::Labels { count: count.into() }, 1));
     }
     if let Some(every_us) = retrain.every_us.and_then(|us| i64::try_from(us).ok()) {
-        rules.push(rule("schedule", TriggerCondition::Schedule { every_us, offset_us: 0 }, 1));
+        rules.push(rule("schedule", TriggerCondition::Schedule { every_us }, 1));
     }
     rules
 }
