@@ -26,7 +26,7 @@ use crate::score::ScoreError;
 use crate::spec::{JobSpec, SpecError, Trainer};
 use crate::table::{Table, TableError};
 use data::Dataset;
-use events::{EpochPoint, RowCounts, TrainingEvent};
+use events::{EpochPoint, RowCounts, Sink, TrainingEvent};
 
 /// Why there is no model.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -206,7 +206,7 @@ pub fn train(
     batches: &[RecordBatch],
     folder: &Path,
     cancel: &AtomicBool,
-    sink: &mut dyn FnMut(TrainingEvent),
+    sink: &mut Sink<'_>,
 ) -> Result<Trained, TrainError> {
     let result = run(spec, batches, folder, cancel, sink);
     if let Err(error) = &result {
@@ -220,7 +220,7 @@ fn run(
     batches: &[RecordBatch],
     folder: &Path,
     cancel: &AtomicBool,
-    sink: &mut dyn FnMut(TrainingEvent),
+    sink: &mut Sink<'_>,
 ) -> Result<Trained, TrainError> {
     let started = Instant::now();
     spec.check()?;

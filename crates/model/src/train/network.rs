@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::checkpoint::{Checkpoint, Progress};
 use super::data::{Dataset, Range};
-use super::events::{EpochPoint, TrainingEvent};
+use super::events::{EpochPoint, Sink, TrainingEvent};
 use super::{Fitted, TrainError, cancelled};
 use crate::backend::{self, Backend, BackendError, Batch, Hardware, Pass, Session};
 use crate::calibration::{CalibrationMap, binary_probability};
@@ -45,7 +45,7 @@ pub(super) fn train_network(
     dataset: &Dataset,
     folder: &Path,
     cancel: &AtomicBool,
-    sink: &mut dyn FnMut(TrainingEvent),
+    sink: &mut Sink<'_>,
 ) -> Result<Fitted, TrainError> {
     let outputs = outputs(spec.task, &dataset.target);
     let network = Network::plan(&spec.trainer, &dataset.preprocessing, outputs)
@@ -156,10 +156,10 @@ fn run_ranks(
     run: &Run<'_>,
     checkpoint: &mut Checkpoint,
     folder: &Path,
-    sink: &mut dyn FnMut(TrainingEvent),
+    sink: &mut Sink<'_>,
 ) -> Result<(), TrainError> {
     if run.spec.workers == 1 {
-        return lead(run, &Alone, checkpoint, folder, sink);
+        return within(run, || lead(run, Box::new(Alone), checkpoint, folder, sink));
     }
     let mut ranks: Vec<Box<dyn Collective>> = match run.backend.collectives(run.spec.workers) {
         Some(ranks) => ranks?,
@@ -172,12 +172,12 @@ fn run_ranks(
     let start = checkpoint.clone();
     let start = &start;
     std::thread::scope(|scope| {
-        let spawn = |rank: Box<dyn Collective>| scope.spawn(move || follow(run, &*rank, start));
+        let spawn = |rank: Box<dyn Collective>| {
+            scope.spawn(move || within(run, || follow(run, rank, start)))
+        };
         let followers: Vec<_> = ranks.into_iter().map(spawn).collect();
-        let led = lead(run, &*first, checkpoint, folder, sink);
-        // Ends the group, so that nobody waits for rank 0.
-        drop(first);
-        let mut result = led;
+        // Its end of the group goes with it, so that nobody waits for rank 0.
+        let mut result = within(run, || lead(run, first, checkpoint, folder, sink));
         for follower in followers {
             let followed = follower.join().unwrap_or_else(|_| {
                 let why = "a rank's thread ended".to_owned();
@@ -194,12 +194,27 @@ fn run_ranks(
     })
 }
 
+/// A rank's work, where the backend wants it.
+fn within(
+    run: &Run<'_>,
+    work: impl FnOnce() -> Result<(), TrainError> + Send,
+) -> Result<(), TrainError> {
+    let (mut work, mut result) = (Some(work), Ok(()));
+    run.backend.within(&mut || {
+        if let Some(work) = work.take() {
+            result = work();
+        }
+    })?;
+    result
+}
+
 /// A rank that only computes.
 fn follow(
     run: &Run<'_>,
-    collective: &dyn Collective,
+    collective: Box<dyn Collective>,
     start: &Checkpoint,
 ) -> Result<(), TrainError> {
+    let collective = &*collective;
     let mut rank = Rank::new(run, collective, start)?;
     for epoch in start.progress.epoch + 1.. {
         rank.pass(epoch)?;
@@ -215,11 +230,12 @@ fn follow(
 /// Rank 0.
 fn lead(
     run: &Run<'_>,
-    collective: &dyn Collective,
+    collective: Box<dyn Collective>,
     checkpoint: &mut Checkpoint,
     folder: &Path,
-    sink: &mut dyn FnMut(TrainingEvent),
+    sink: &mut Sink<'_>,
 ) -> Result<(), TrainError> {
+    let collective = &*collective;
     let mut rank = Rank::new(run, collective, checkpoint)?;
     loop {
         let epoch = checkpoint.progress.epoch + 1;

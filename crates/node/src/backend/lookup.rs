@@ -10,12 +10,13 @@ use arrow::datatypes::{DataType, Field};
 use arrow::record_batch::RecordBatch;
 use falaj_event::LogTime;
 use falaj_gateway::backend::{
-    BackendError, BatchStream, LookupRequest, LookupResponse, Scan, ScanRequest, ViewSelection,
+    BackendError, BatchStream, LookupRequest, LookupResponse, Scan, ScanRequest, ValueStatus,
+    ViewRows, ViewSelection,
 };
 use falaj_log::Log;
-use falaj_views::{RowRead, Snapshot, ViewError, ViewStore};
+use falaj_views::{RowRead, RowRef, Snapshot, ViewError, ViewStore};
 
-use super::rows::{StoredRow, Table, is_expired, key_bytes, view_rows};
+use super::rows::{Table, is_expired, key_bytes};
 
 /// How an error of the view store reads at the door.
 pub fn view_error(error: ViewError) -> BackendError {
@@ -69,8 +70,7 @@ pub fn lookup(
     let mut views = Vec::with_capacity(request.views.len());
     for selection in request.views.iter() {
         let keys = key_bytes(&request.keys, &selection.key_columns)?;
-        let rows = stored_rows(&snapshot, selection, &keys, request.as_of.map(|_| t))?;
-        views.push(view_rows(selection, &rows, t, snapshot.progress().is_some())?);
+        views.push(view_rows(&snapshot, selection, &keys, t, request.as_of.is_some())?);
     }
     Ok(LookupResponse { t, views })
 }
@@ -96,24 +96,47 @@ fn read_time(
     }
 }
 
-fn stored_rows(
+/// The answer for one view: columns in requested order, rows aligned to `keys`.
+fn view_rows(
     snapshot: &Snapshot<'_>,
     selection: &ViewSelection,
     keys: &[Option<Vec<u8>>],
-    as_of: Option<LogTime>,
-) -> Result<Vec<Option<StoredRow>>, BackendError> {
-    let known: Vec<&[u8]> = keys.iter().flatten().map(Vec::as_slice).collect();
-    let found = match as_of {
-        Some(t) => snapshot.multi_get_as_of(selection.view.id, &known, t),
-        None => snapshot.multi_get(selection.view.id, &known),
+    t: LogTime,
+    is_past: bool,
+) -> Result<ViewRows, BackendError> {
+    let view = &selection.view;
+    let absent = match snapshot.progress() {
+        Some(_) => ValueStatus::NotFound,
+        None => ValueStatus::Unavailable,
     };
-    let mut found = found.map_err(view_error)?.into_iter();
-    let stored =
-        |row: RowRead| StoredRow { latest_event_time: row.latest_event_time, columns: row.columns };
-    Ok(keys
-        .iter()
-        .map(|key| key.as_ref().and_then(|_| found.next().flatten()).map(stored))
-        .collect())
+    let mut table = Table::new(view, &selection.columns, keys.len())?;
+    let known: Vec<&[u8]> = keys.iter().flatten().map(Vec::as_slice).collect();
+    // Rows come in the order of the known keys; the others' places lie between.
+    let mut places = keys.iter().map(Option::is_some);
+    let mut outcome = Ok(());
+    let mut take = |found: Option<RowRef<'_>>| {
+        while places.next() == Some(false) {
+            table.push_absent(absent);
+        }
+        match found {
+            Some(row) if outcome.is_ok() => {
+                let expired = is_expired(view, row.latest_event_time, t);
+                outcome = table.push(row.columns, expired);
+            }
+            _ => table.push_absent(absent),
+        }
+    };
+    if is_past {
+        let found = snapshot.multi_get_as_of(view.id, &known, t).map_err(view_error)?;
+        found.iter().for_each(|row| take(row.as_ref().map(RowRead::borrowed)));
+    } else {
+        snapshot.multi_get_with(view.id, &known, |_, row| take(row)).map_err(view_error)?;
+    }
+    for _ in places {
+        table.push_absent(absent);
+    }
+    outcome?;
+    table.finish()
 }
 
 /// Starts a scan: batches are read on a blocking thread, a few ahead of the reader.
@@ -161,11 +184,8 @@ fn scan_batches(
             .map_err(view_error)?;
         let mut table = Table::new(view, &request.columns, rows.len())?;
         for found in &rows {
-            let row = StoredRow {
-                latest_event_time: found.row.latest_event_time,
-                columns: found.row.columns.clone(),
-            };
-            table.push(&row, is_expired(view, row.latest_event_time, t))?;
+            let expired = is_expired(view, found.row.latest_event_time, t);
+            table.push(&found.row.columns, expired)?;
         }
         let last = rows.last().map(|row| row.key.clone());
         let full = rows.len() == request.batch_rows;
