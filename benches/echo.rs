@@ -60,6 +60,7 @@ impl Echo {
         let made = TlsDirectory::new(directory).identity(&[], SystemTime::now())?;
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
+        falaj_gateway::tls::use_ring();
         let identity = Identity::from_pem(&made.certificate_pem, &made.key_pem);
         let answers = Arc::new(Mutex::new(Answers::default()));
         let server = tonic::transport::Server::builder()

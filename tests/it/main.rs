@@ -13,6 +13,8 @@ mod doors;
 mod electricity;
 /// One node through its doors.
 mod end_to_end;
+/// The log on a cluster.
+mod fluvio;
 /// The model loop of one node.
 mod models;
 /// Views against their meaning.

@@ -21,6 +21,7 @@ const LAYERS: &[&[&str]] = &[
     ],
     &[
         "falaj-log-rocksdb",
+        "falaj-log-fluvio",
         "falaj-dataflow",
         "falaj-views",
         "falaj-lifecycle",
@@ -41,6 +42,8 @@ const ALLOWED_SIBLINGS: &[(&str, &str)] =
 const OWNERS: &[(&str, &[&str])] = &[
     // What is read without RocksDB is tested on what RocksDB writes.
     ("rocksdb", &["falaj-log-rocksdb", "falaj-views", "falaj-rocks-files", "falaj-benches"]),
+    ("fluvio", &["falaj-log-fluvio"]),
+    ("rustls", &["falaj-gateway"]),
     ("timely", &["falaj-dataflow", "falaj-benches"]),
     ("differential-dataflow", &["falaj-dataflow", "falaj-benches"]),
     ("datafusion", &["falaj-definitions"]),

@@ -59,6 +59,9 @@ pub struct TopicDefinition {
     pub max_gap_us: Option<u64>,
     /// How long events are kept; `None` is for ever. Microseconds.
     pub retention_us: Option<u64>,
+    /// Whether producers of the cluster that the log is on may write JSON events to an inbox of the
+    /// topic (`format = "json"`).
+    pub inbox: bool,
     /// Where the topic's events may be kept and read, e.g. `AE`. Empty: anywhere.
     pub jurisdictions: Vec<String>,
     /// The file that declares it.

@@ -91,6 +91,7 @@ impl Server {
     /// # Errors
     /// [`ServerError`]; nothing is running then.
     pub async fn run(options: Options, backend: Arc<dyn Backend>) -> Result<Handle, ServerError> {
+        crate::tls::use_ring();
         let loopback = options.address.ip().is_loopback();
         if matches!(options.tls, Tls::Disabled) && !loopback {
             return Err(ServerError::PlainTextOnNetwork(options.address));

@@ -17,6 +17,13 @@ use serde::{Deserialize, Serialize};
 use crate::files::{FileError, read_if_there, read_secret_if_there, write_whole};
 use crate::token::{TokenError, hex, random};
 
+/// Has all TLS of this process done by `ring`. Where another part of the program brings a second
+/// library, nobody chooses for us. Does nothing the second time.
+pub fn use_ring() {
+    // An error says that a library was chosen before, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 const DAY: Duration = Duration::from_secs(86_400);
 const AUTHORITY_DAYS: u32 = 20 * 365;
 /// Some clients refuse server certificates that are valid for more than 825 days.

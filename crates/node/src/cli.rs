@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::place::{ClusterTls, LogPlace};
 pub use models::{Drift, ModelAction, Models, OnVersion, Predict, Score, Train, Trainer};
 
 /// Falaj: an ML platform that is a log.
@@ -72,6 +73,8 @@ pub enum Verb {
     Export(Export),
     /// Write the training set of a model pipeline to Parquet.
     TrainingSet(TrainingSet),
+    /// Move a log between its data directory and a Fluvio cluster, byte for byte.
+    Migrate(Migrate),
 }
 
 /// Where the node is.
@@ -92,6 +95,62 @@ pub struct Connection {
     /// File with the token for the node at --url.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+}
+
+/// Where the log is.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LogArgs {
+    /// `embedded`, or `fluvio://HOST:PORT[/NAME]`: the controller of a Fluvio cluster and the name of
+    /// the deployment there (default: falaj). Default: where the data directory has it.
+    #[arg(long = "log", env = "FALAJ_LOG", value_name = "LOG")]
+    pub log: Option<LogPlace>,
+    /// The cluster, its certificates and replicas.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// What is said of a Fluvio cluster beside its address.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ClusterArgs {
+    /// Replicas of each partition that is made on the cluster.
+    #[arg(long = "log-replicas", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub replicas: Option<u32>,
+    /// The cluster's certificate authority (PEM): speak TLS to it.
+    #[arg(long = "log-ca", value_name = "FILE", requires_all = ["certificate", "key"])]
+    pub ca: Option<PathBuf>,
+    /// This node's certificate for the cluster (PEM).
+    #[arg(long = "log-certificate", id = "certificate", value_name = "FILE", requires = "ca")]
+    pub certificate: Option<PathBuf>,
+    /// This node's private key for the cluster (PEM).
+    #[arg(long = "log-key", id = "key", value_name = "FILE", requires = "ca")]
+    pub key: Option<PathBuf>,
+    /// The name in the cluster's certificate; default: the controller's host.
+    #[arg(long = "log-domain", value_name = "NAME", requires = "ca")]
+    pub domain: Option<String>,
+}
+
+impl LogArgs {
+    /// Where the log shall be; `None` when nothing is said.
+    pub fn place(&self) -> Option<LogPlace> {
+        self.log.clone().map(|log| self.cluster.complete(log))
+    }
+}
+
+impl ClusterArgs {
+    fn complete(&self, log: LogPlace) -> LogPlace {
+        let LogPlace::Fluvio(mut place) = log else { return log };
+        place.replication = self.replicas.unwrap_or(place.replication);
+        let host = place.controller.rsplit_once(':').map(|(host, _)| host.to_owned());
+        if let (Some(ca), Some(certificate), Some(key)) = (&self.ca, &self.certificate, &self.key) {
+            place.tls = Some(ClusterTls {
+                domain: self.domain.clone().or(host).unwrap_or_default(),
+                ca: ca.clone(),
+                certificate: certificate.clone(),
+                key: key.clone(),
+            });
+        }
+        LogPlace::Fluvio(place)
+    }
 }
 
 /// How T is chosen.
@@ -126,6 +185,9 @@ pub struct Demo {
     /// Engine workers.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub workers: usize,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// `falaj up`
@@ -157,6 +219,9 @@ pub struct Up {
     /// baseline can stand in for them. Without this, starting is refused then.
     #[arg(long)]
     pub accept_cut: bool,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// `falaj check`
@@ -375,6 +440,30 @@ pub enum SetMode {
     AsServed,
 }
 
+/// `falaj migrate`
+#[derive(Clone, Debug, Args)]
+pub struct Migrate {
+    /// Where the log shall be: `embedded`, or `fluvio://HOST:PORT[/NAME]`. The old one stays as it is.
+    #[arg(long, value_name = "LOG")]
+    pub to: LogPlace,
+    /// The cluster, its certificates and replicas.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Data directory of the node, which must not be running.
+    #[arg(long, env = "FALAJ_DATA", default_value = "falaj-data", value_name = "DIR")]
+    pub data: PathBuf,
+    /// Directory with topics/ and dataflows/.
+    #[arg(long, env = "FALAJ_DEFINITIONS", default_value = ".", value_name = "DIR")]
+    pub definitions: PathBuf,
+}
+
+impl Migrate {
+    /// The destination.
+    pub fn place(&self) -> LogPlace {
+        self.cluster.complete(self.to.clone())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -395,5 +484,16 @@ mod tests {
         assert!(Cli::try_parse_from(["falaj", "audit"]).is_err());
         assert!(Cli::try_parse_from(["falaj", "export", "v"]).is_err());
         assert!(Cli::try_parse_from(["falaj", "export", "v", "--oracle"]).is_ok());
+        assert!(Cli::try_parse_from(["falaj", "up", "--log", "nowhere"]).is_err());
+        assert!(Cli::try_parse_from(["falaj", "migrate"]).is_err());
+    }
+
+    #[test]
+    fn a_log_on_a_cluster_takes_its_options() {
+        let words = "falaj up --log fluvio://h:9003 --log-replicas 3 --log-ca a --log-certificate b --log-key c";
+        let Verb::Up(up) = Cli::parse_from(words.split(' ')).verb else { panic!("up") };
+        let Some(LogPlace::Fluvio(place)) = up.log.place() else { panic!("a cluster") };
+        assert_eq!((place.replication, place.tls.unwrap().domain.as_str()), (3, "h"));
+        assert!(Cli::try_parse_from(words.split(' ').take(8)).is_err(), "a CA alone");
     }
 }

@@ -21,7 +21,6 @@ use falaj_event::{Hash256, TopicSchema};
 use falaj_log::reader::ReadOptions;
 use falaj_log::sequencer::Options as SequencerOptions;
 use falaj_log::{ClockMode, Log, Parts, Reader, Schemas, Sequencer, SequencerHandle, SystemClock};
-use falaj_log_rocksdb::RocksLog;
 use falaj_vault::Vault;
 use falaj_views::{Opened, ViewError, ViewMeta, ViewStore};
 
@@ -29,6 +28,8 @@ use crate::admission::Doorkeeper;
 use crate::baseline::{self, Beginning};
 use crate::declarations;
 use crate::endpoint::DataDirectory;
+use crate::inbox::Inboxes;
+use crate::place::{self, LogPlace, OpenLog};
 use crate::pump::{Pump, PumpOptions, PumpParts, wall_clock_us};
 
 /// How to open a core.
@@ -36,6 +37,8 @@ use crate::pump::{Pump, PumpOptions, PumpParts, wall_clock_us};
 pub struct CoreOptions {
     /// Data directory; made when it is not there.
     pub data: DataDirectory,
+    /// Where the log is; `None`: where the data directory says.
+    pub log: Option<LogPlace>,
     /// How `T` is chosen.
     pub clock: ClockMode,
     /// How epochs reach the views.
@@ -51,6 +54,7 @@ impl CoreOptions {
     pub fn new(data: impl AsRef<Path>, clock: ClockMode) -> Self {
         Self {
             data: DataDirectory(data.as_ref().to_owned()),
+            log: None,
             clock,
             pump: PumpOptions::default(),
             sequencer: SequencerOptions::default(),
@@ -82,6 +86,7 @@ pub struct Core {
     /// Why the state is rebuilt from the log, where it is.
     pub rebuilding: Option<String>,
     pump: Mutex<Option<Pump>>,
+    inboxes: Mutex<Option<Inboxes>>,
 }
 
 impl Core {
@@ -93,10 +98,7 @@ impl Core {
         let data = &options.data;
         std::fs::create_dir_all(&data.0)
             .with_context(|| format!("creating the data directory {}", data.0.display()))?;
-        let log: Arc<dyn Log> = Arc::new(
-            RocksLog::open(&data.log(), falaj_log_rocksdb::Options::default())
-                .with_context(|| format!("opening the log in {}", data.log().display()))?,
-        );
+        let OpenLog { log, cluster, term } = open_log(&options, &catalog)?;
         let vault = Arc::new(Vault::open(&data.vault()).context("opening the vault")?);
         let schemas = Arc::new(Schemas::new());
         for topic in catalog.topics.iter() {
@@ -116,11 +118,12 @@ impl Core {
         let declared = declarations::read(&reader, &definitions_topic)?;
         admit_versions(&declared, &catalog, &schemas)?;
         let doorkeeper = Doorkeeper::restore(&catalog, &reader)?;
-        let sequencer = start_sequencer(&options, &catalog, &log, &vault, doorkeeper)?;
+        let sequencer = start_sequencer(&options, &catalog, (&log, term), &vault, doorkeeper)?;
         let opening = Opening { options: &options, catalog: &catalog, log: &log, reader: &reader };
         let (store, pump, rebuilding) = opening.views()?;
         // Only now: a start that is refused declares nothing.
         declare(&declared, &catalog, &definitions_topic, &log, &sequencer)?;
+        let inboxes = cluster.map(|log| Inboxes::start(&log, &catalog, &sequencer)).transpose()?;
         let checks = catalog
             .topics
             .iter()
@@ -137,6 +140,7 @@ impl Core {
             store,
             rebuilding,
             pump: Mutex::new(Some(pump)),
+            inboxes: Mutex::new(inboxes),
         };
         Ok(core)
     }
@@ -179,6 +183,7 @@ impl Core {
     /// # Errors
     /// When a part had failed.
     pub fn close(self) -> Result<()> {
+        drop(self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.sequencer.shutdown()?;
         let tail = self.log.tail().map(|tail| tail.record.t);
         if let Some(t) = tail.filter(|_| self.with_pump(|pump| pump.is_some())) {
@@ -199,6 +204,17 @@ impl Core {
 
 /// How long closing waits for the views; they catch up at the next start otherwise.
 const CLOSE_WAIT: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Opens the log where the options, or the data directory, say it is.
+fn open_log(options: &CoreOptions, catalog: &Catalog) -> Result<OpenLog> {
+    let data = &options.data;
+    let place = place::resolve(data, options.log.as_ref())?;
+    let open = place::open(data, &place, catalog)?;
+    if place != LogPlace::Embedded {
+        place::store(data, &place)?;
+    }
+    Ok(open)
+}
 
 /// Checks each declared topic against what the log holds, and makes its older versions readable.
 fn admit_versions(
@@ -255,7 +271,7 @@ fn is_of_pipeline(name: &str) -> bool {
 fn start_sequencer(
     options: &CoreOptions,
     catalog: &Catalog,
-    log: &Arc<dyn Log>,
+    (log, term): (&Arc<dyn Log>, Option<u64>),
     vault: &Arc<Vault>,
     doorkeeper: Doorkeeper,
 ) -> Result<SequencerHandle> {
@@ -263,6 +279,7 @@ fn start_sequencer(
     let sequencer = SequencerOptions {
         clock: options.clock,
         definitions: in_force.unwrap_or(catalog.hash),
+        term,
         ..options.sequencer.clone()
     };
     let parts = Parts {

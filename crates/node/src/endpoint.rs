@@ -29,6 +29,16 @@ impl DataDirectory {
         self.0.join("log")
     }
 
+    /// Where the log is, when it is not simply in [`Self::log`].
+    pub fn log_place(&self) -> PathBuf {
+        self.0.join("log.json")
+    }
+
+    /// What was acknowledged by a log on a cluster.
+    pub fn acknowledged_on(&self, deployment: &str) -> PathBuf {
+        self.0.join(format!("acknowledged-{deployment}"))
+    }
+
     /// Views and operator state; may be deleted at any time.
     pub fn state(&self) -> PathBuf {
         self.0.join("state")
@@ -95,7 +105,7 @@ pub fn remove(directory: &DataDirectory, process: u32) {
 
 /// Whether `path` looks like a data directory of a node.
 pub fn is_data_directory(path: &Path) -> bool {
-    path.join("log").is_dir() && path.join("vault").is_dir()
+    (path.join("log").is_dir() || path.join("log.json").is_file()) && path.join("vault").is_dir()
 }
 
 #[cfg(test)]

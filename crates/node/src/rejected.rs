@@ -22,6 +22,12 @@ pub struct Refused {
     rows: Vec<RejectedRow>,
 }
 
+impl From<Vec<RejectedRow>> for Refused {
+    fn from(rows: Vec<RejectedRow>) -> Self {
+        Self { rows }
+    }
+}
+
 impl Refused {
     /// Adds row `row` of a topic's batch, which is refused for these reasons. `original` is the row
     /// as it came, where it is not what the batch holds.

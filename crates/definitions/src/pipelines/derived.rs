@@ -194,6 +194,7 @@ fn definition(
         owner: pipeline.owner.clone(),
         column_descriptions: all.descriptions,
         retention_us: label.retention_us,
+        inbox: false,
         jurisdictions: label.jurisdictions.clone(),
         file: pipeline.file.clone(),
         text: text.into(),

@@ -94,6 +94,7 @@ impl Judged<'_> {
             skew_us: 0,
             max_gap_us: None,
             retention_us: None,
+            inbox: false,
             jurisdictions: Vec::new(),
             file: PathBuf::new(),
             text: "".into(),

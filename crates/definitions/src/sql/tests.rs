@@ -53,6 +53,7 @@ pub(crate) fn topic(
         skew_us: 0,
         max_gap_us: None,
         retention_us: None,
+        inbox: false,
         jurisdictions: Vec::new(),
         file: PathBuf::from("t.toml"),
         text: "".into(),

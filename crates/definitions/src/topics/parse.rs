@@ -18,7 +18,7 @@ use crate::diagnostics::{Diagnostics, SourceFile, nearest};
 use crate::expectations::{Expectation, Rule};
 use crate::text::parse_duration;
 
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 18] = [
     "name",
     "kind",
     "version",
@@ -32,6 +32,7 @@ const FIELDS: [&str; 17] = [
     "classification",
     "jurisdictions",
     "retention",
+    "format",
     "skew",
     "max_gap",
     "derived",
@@ -95,6 +96,7 @@ impl Reader<'_> {
         let skew_us = self.duration("skew", false, out).flatten().unwrap_or(DEFAULT_SKEW_US);
         let max_gap_us = self.duration("max_gap", true, out);
         let retention_us = self.duration("retention", true, out).flatten();
+        let inbox = self.inbox(&columns, out);
         if out.has_errors() {
             return None;
         }
@@ -122,6 +124,7 @@ impl Reader<'_> {
             skew_us,
             max_gap_us: max_gap_us.unwrap_or(Some(DEFAULT_MAX_GAP_US)),
             retention_us,
+            inbox,
             jurisdictions,
             file: self.source.path().to_owned(),
             text: Arc::clone(self.source.text()),
@@ -190,6 +193,24 @@ impl Reader<'_> {
             out.push(self.source.error("reserved", derived.span, message));
         }
         derived.value
+    }
+
+    fn inbox(&self, columns: &[DeclaredColumn], out: &mut Diagnostics) -> bool {
+        let Some(format) = self.fields.string("format", out) else { return false };
+        if format.value != "json" {
+            let message = format!("there is no format `{}`", format.value);
+            let help = "write format = \"json\" for an inbox on the cluster, or leave it out";
+            out.push(self.source.error("bad-value", format.span, message).with_help(help));
+            return false;
+        }
+        if let Some(column) = columns.iter().find(|column| column.column.pii) {
+            let message = format!(
+                "column `{}` is personal data, which would lie in the inbox unsealed",
+                column.column.name
+            );
+            out.push(self.source.error("pii-inbox", format.span, message));
+        }
+        true
     }
 
     fn columns(

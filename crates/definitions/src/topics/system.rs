@@ -122,6 +122,7 @@ pub fn rejected_topic(source: &TopicDefinition) -> Result<Option<TopicDefinition
         skew_us: template.skew_us,
         max_gap_us: template.max_gap_us,
         retention_us: source.retention_us,
+        inbox: false,
         jurisdictions: source.jurisdictions.clone(),
         file: PathBuf::from(&source.file),
         text: Arc::clone(&template.text),

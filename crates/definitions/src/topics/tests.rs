@@ -177,6 +177,8 @@ fn wrong_types_and_values_are_placed_on_the_value() {
     one("\"timestamp\"", "\"int\"", "18:8 unknown-type", "did you mean `int64`?");
     one("skew", "description = \"\"\nskew", "9:15 empty", "`description` is empty");
     one("skew", "derived = true\nskew", "9:11 reserved only the platform", "");
+    one("skew", "format = \"avro\"\nskew", "9:10 bad-value there is no format `avro`", "json");
+    one("skew", "format = \"json\"\nskew", "9:10 pii-inbox column `phone` is personal data", "");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Knows how to start, kill and stop it; not what it does.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use falaj_gateway::Client;
 
 use crate::endpoint::{self, DataDirectory};
+use crate::place::{ClusterTls, LogPlace};
 use crate::serve::connect;
 
 /// A running node process and a client of it.
@@ -19,6 +21,23 @@ pub struct Child {
     pub client: Client,
 }
 
+/// What `falaj up` must be told of a log.
+fn log_arguments(log: &LogPlace) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["--log".into(), log.to_string().into()];
+    let LogPlace::Fluvio(place) = log else { return words };
+    words.extend(["--log-replicas".into(), place.replication.to_string().into()]);
+    if let Some(ClusterTls { domain, ca, certificate, key }) = &place.tls {
+        words.extend(["--log-domain".into(), domain.into(), "--log-ca".into(), ca.into()]);
+        words.extend([
+            "--log-certificate".into(),
+            certificate.into(),
+            "--log-key".into(),
+            key.into(),
+        ]);
+    }
+    words
+}
+
 const START_WAIT: Duration = Duration::from_secs(120);
 
 impl Child {
@@ -26,7 +45,12 @@ impl Child {
     ///
     /// # Errors
     /// When it stops or does not answer in two minutes; what it said goes to standard error.
-    pub async fn start(definitions: &Path, data: &Path, workers: usize) -> Result<Self> {
+    pub async fn start(
+        definitions: &Path,
+        data: &Path,
+        workers: usize,
+        log: Option<&LogPlace>,
+    ) -> Result<Self> {
         std::fs::create_dir_all(data)?;
         let directory = DataDirectory(data.to_owned());
         let program = std::env::current_exe().context("finding this program")?;
@@ -44,6 +68,7 @@ impl Child {
             .arg(definitions)
             .arg("--data")
             .arg(data)
+            .args(log.map(log_arguments).unwrap_or_default())
             .stdout(Stdio::null())
             .spawn()
             .context("starting a node")?;

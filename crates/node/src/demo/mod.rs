@@ -22,6 +22,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::cli::Demo;
+use crate::place::{self, LogPlace};
 use crate::verbs::text::{count, duration, table};
 use child::Child;
 use simulation::{Simulation, SimulationOptions};
@@ -70,7 +71,8 @@ pub async fn run(options: Demo, as_json: bool) -> Result<()> {
     });
     let happenings = simulation.happenings();
     let data = root.join("data");
-    let mut child = Child::start(&definitions, &data, options.workers).await?;
+    let log = fresh_log(&options);
+    let mut child = Child::start(&definitions, &data, options.workers, log.as_ref()).await?;
     let mut streamer = Streamer::new(&happenings, options.rate)?;
     let has_models = child.client.columns(&["predict", models::PIPELINE]).await.is_ok();
     let at = |share: f64| simulation.start_us() + (share * simulation.span_us() as f64) as i64;
@@ -91,7 +93,7 @@ pub async fn run(options: Demo, as_json: bool) -> Result<()> {
     // The last batches are on their way when the process is killed.
     streamer.run_until_killed(&mut child, kill_from..streamer.batches(), 20).await?;
     let reopening = Instant::now();
-    child = Child::start(&definitions, &data, options.workers).await?;
+    child = Child::start(&definitions, &data, options.workers, log.as_ref()).await?;
     let reopened_us = u64::try_from(reopening.elapsed().as_micros())?;
     let till = has_models.then(|| models::Till::start(child.client.clone())).transpose()?;
     streamer.resume(&child.client, streamer.batch_at(at(0.5))).await?;
@@ -125,6 +127,18 @@ pub async fn run(options: Demo, as_json: bool) -> Result<()> {
         true => Ok(()),
         false => bail!("a claim does not hold: see the table"),
     }
+}
+
+/// The log that is asked for; on a cluster, in a deployment of its own unless one is named.
+fn fresh_log(options: &Demo) -> Option<LogPlace> {
+    let mut log = options.log.place()?;
+    if let LogPlace::Fluvio(place) = &mut log
+        && place.deployment == place::DEPLOYMENT
+    {
+        place.deployment = format!("demo-{:x}", std::process::id());
+    }
+    eprintln!("the log is {log}");
+    Some(log)
 }
 
 fn write_definitions(folder: &Path) -> Result<PathBuf> {

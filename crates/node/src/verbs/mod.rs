@@ -10,6 +10,7 @@ mod drift;
 mod export;
 mod features;
 pub mod input;
+mod migrate;
 mod models;
 mod predict;
 mod produce;
@@ -61,6 +62,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Verb::Compact(options) => compact::run(options, json).await,
         Verb::Export(options) => export::run(options, json).await,
         Verb::TrainingSet(options) => training_set::run(options, json).await,
+        Verb::Migrate(options) => migrate::run(options, json).await,
     }
 }
 

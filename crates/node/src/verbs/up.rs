@@ -23,6 +23,7 @@ pub async fn run(options: Up, json: bool) -> Result<()> {
     let mut core = CoreOptions::new(&options.data, options.clock.into());
     core.pump.workers = options.workers.max(1);
     core.pump.skip_cut = options.accept_cut;
+    core.log = options.log.place();
     let node_options = NodeOptions { core, listen: options.listen, names: options.names };
     let node = Node::start(node_options, catalog).await?;
     announce(&node, json);
