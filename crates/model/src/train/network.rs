@@ -70,6 +70,7 @@ pub(super) fn train_network(
         epochs: spec.epochs,
         workers: spec.workers,
         resumed_after,
+        restarted: None,
     });
     if !is_over(spec, &checkpoint.progress) {
         run_ranks(&run, &mut checkpoint, folder, sink)?;
