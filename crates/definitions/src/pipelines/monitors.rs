@@ -289,7 +289,7 @@ pub(super) fn retrain(
     let tables = sections(context.source, fields.get("floors"), "floors", &FLOOR, out);
     for fields in &tables {
         require(fields, &["metric", "window"], out);
-        let metric = read::metric(context, fields, "metric", &["kpi"], out);
+        let metric = read::metric(context, fields, "metric", &SERVED, out);
         let bound = read::bound(fields, out);
         let window_us = read::span_of_time(fields, "window", out);
         if let (Some(metric), Some(bound), Some(window_us)) = (metric, bound, window_us) {

@@ -76,7 +76,10 @@ pub fn lookup(
 }
 
 /// `T_r`: the snapshot's, or the greatest epoch `T` at or before `as_of`.
-fn read_time(
+///
+/// # Errors
+/// When the views are not there yet, or the log cannot be read.
+pub fn read_time(
     snapshot: &Snapshot<'_>,
     log: &dyn Log,
     as_of: Option<LogTime>,
@@ -165,7 +168,8 @@ fn scan_batches(
                 latest_event_time: found.row.latest_event_time,
                 columns: found.row.columns.clone(),
             };
-            table.push(&row, is_expired(view, row.latest_event_time, t))?;
+            let expired = is_expired(view.ttl_us, row.latest_event_time, t.as_event_time());
+            table.push(&row, expired)?;
         }
         let last = rows.last().map(|row| row.key.clone());
         let full = rows.len() == request.batch_rows;

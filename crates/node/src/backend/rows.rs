@@ -47,10 +47,11 @@ pub fn key_bytes(
         .collect())
 }
 
-/// Whether a row has expired at `t`.
-pub fn is_expired(view: &ViewInfo, latest_event_time: i64, t: LogTime) -> bool {
-    let age = i128::from(t.0) - i128::from(latest_event_time);
-    view.ttl_us.is_some_and(|ttl| age > i128::from(ttl))
+/// Whether a row of a view with this ttl has expired, looked at from `at` (microseconds since 1970
+/// UTC): its latest event is older than the ttl.
+pub fn is_expired(ttl_us: Option<u64>, latest_event_time: i64, at: i64) -> bool {
+    let age = i128::from(at) - i128::from(latest_event_time);
+    ttl_us.is_some_and(|ttl| age > i128::from(ttl))
 }
 
 /// Builds the answer for one view: columns in requested order, rows aligned to `rows`.
@@ -67,7 +68,10 @@ pub fn view_rows(
     let mut table = Table::new(view, &selection.columns, rows.len())?;
     for row in rows {
         match row {
-            Some(row) => table.push(row, is_expired(view, row.latest_event_time, t))?,
+            Some(row) => {
+                let expired = is_expired(view.ttl_us, row.latest_event_time, t.as_event_time());
+                table.push(row, expired)?;
+            }
             None if available => table.push_absent(ValueStatus::NotFound),
             None => table.push_absent(ValueStatus::Unavailable),
         }

@@ -11,10 +11,11 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use arrow::record_batch::RecordBatch;
-use falaj_event::value::to_array;
 use falaj_event::{EventId, Hash256, LogTime, Op, TopicSchema, Value};
 use falaj_log::{Ack, Ops, Origin, SequencerHandle, Submission, SubmitError};
 use tokio::sync::oneshot;
+
+use super::rows::of_columns;
 
 /// Rows of one request.
 pub struct Entry {
@@ -101,7 +102,8 @@ fn write(entries: &Receiver<Entry>, sequencer: &SequencerHandle) {
 fn submit(entries: Vec<Entry>, sequencer: &SequencerHandle) {
     match batch(&entries) {
         Ok((schema, ids, batch)) => {
-            let replies: Vec<_> = entries.into_iter().map(|entry| entry.reply).collect();
+            let replies: Vec<Waiting> =
+                entries.into_iter().map(|entry| (entry.rows.len(), entry.reply)).collect();
             sequencer.submit(Submission {
                 schema,
                 origin: Origin::Derived(ids),
@@ -121,13 +123,25 @@ fn submit(entries: Vec<Entry>, sequencer: &SequencerHandle) {
     }
 }
 
-fn tell(
-    replies: Vec<oneshot::Sender<Result<LogTime, String>>>,
-    outcome: &Result<Ack, SubmitError>,
-) {
-    for reply in replies {
+/// Whom to tell, and how many rows were theirs.
+type Waiting = (usize, oneshot::Sender<Result<LogTime, String>>);
+
+fn tell(replies: Vec<Waiting>, outcome: &Result<Ack, SubmitError>) {
+    let mut first = 0;
+    for (rows, reply) in replies {
+        let own = first..first + rows;
+        first = own.end;
         let told = match outcome {
-            Ok(ack) => Ok(ack.t),
+            Ok(ack) => {
+                let mut refused = ack.rejected.iter();
+                match refused.find(|row| own.contains(&(row.position as usize))) {
+                    None => Ok(ack.t),
+                    Some(row) => Err(format!(
+                        "the log refused a prediction event: {}",
+                        row.reasons.join("; ")
+                    )),
+                }
+            }
             Err(error) => Err(error.to_string()),
         };
         // A caller that is gone needs no answer.
@@ -149,19 +163,12 @@ fn batch(entries: &[Entry]) -> Result<Gathered> {
             }
         }
     }
-    let rows: Vec<&Vec<Value>> =
-        entries.iter().flat_map(|entry| entry.rows.iter().map(|(_, values)| values)).collect();
-    let arrays = schema
-        .columns
-        .iter()
-        .enumerate()
-        .map(|(index, column)| {
-            let values: Vec<Value> =
-                rows.iter().map(|row| row.get(index).cloned().unwrap_or(Value::Null)).collect();
-            to_array(&column.column_type, &values)
-                .with_context(|| format!("topic {}, `{}`", schema.name, column.name))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let batch = RecordBatch::try_new(falaj_log::schemas::row_schema(&schema), arrays)?;
+    let mut columns: Vec<Vec<Value>> = vec![Vec::with_capacity(ids.len()); schema.columns.len()];
+    for (_, values) in entries.iter().flat_map(|entry| &entry.rows) {
+        for (index, column) in columns.iter_mut().enumerate() {
+            column.push(values.get(index).cloned().unwrap_or(Value::Null));
+        }
+    }
+    let batch = of_columns(&schema, &columns)?;
     Ok((schema, ids, batch))
 }

@@ -4,28 +4,31 @@
 //! Does not know Flight, nor how a version came to serve. A row that has no score is named and not
 //! logged.
 
+mod request;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{
-    Array, ArrayRef, Float64Array, Float64Builder, ListBuilder, StringArray, UInt32Array,
-};
+use arrow::array::Array;
 use arrow::record_batch::RecordBatch;
 use falaj_definitions::catalog::Catalog;
 use falaj_definitions::pipelines::{Acknowledgement, InputOrigin, Pipeline, Task};
 use falaj_event::cells::{Cells, batch_cells};
-use falaj_event::encoding::{decode_row, encode_row};
+use falaj_event::encoding::decode_row;
 use falaj_event::hash::domain_hash;
 use falaj_event::{LogTime, TopicSchema, Value, ViewId};
 use falaj_gateway::backend::{BackendError, ModelInfo, PredictRequest, PredictResponse};
+use falaj_log::Log;
 use falaj_views::{Snapshot, ViewStore};
 
+use super::figures::{Counts, Tally};
 use super::ledger::Entry;
-use super::serving::{Loaded, Scored, Slot, score};
-use crate::backend::lookup::view_error;
-use crate::backend::rows::key_bytes;
-use crate::pump::wall_clock_us;
+use super::serving::Slot;
+use crate::backend::lookup::{read_time, view_error};
+use crate::backend::rows::{is_expired, key_bytes};
+use request::{Answer, Asking, Made};
 
 /// Columns taken from one view.
 struct Part {
@@ -53,6 +56,8 @@ pub struct Predictor {
     pub info: Arc<ModelInfo>,
     /// What serves.
     pub slot: Slot,
+    /// What serving measured of itself and has not written down.
+    pub tally: Tally,
     topic: Arc<TopicSchema>,
     parts: Vec<Part>,
     given: Vec<Given>,
@@ -74,7 +79,7 @@ impl Predictor {
     /// # Errors
     /// When the pipeline does not fit the catalog: a defect, for it was checked.
     pub fn new(pipeline: &Arc<Pipeline>, catalog: &Catalog, term: u64) -> Result<Self> {
-        let topic_name = format!("{}.predictions", pipeline.name);
+        let topic_name = pipeline.predictions_name();
         let topic = catalog.topics.get(&topic_name).with_context(|| format!("no {topic_name}"))?;
         let parts = pipeline
             .features
@@ -89,6 +94,7 @@ impl Predictor {
             pipeline: Arc::clone(pipeline),
             info: Arc::new(model_info(pipeline)),
             slot: Slot::default(),
+            tally: Tally::default(),
             topic: Arc::clone(&topic.schema),
             parts,
             given: given.collect(),
@@ -132,7 +138,8 @@ impl Predictor {
                 match key.as_ref().and_then(|_| found.next().flatten()) {
                     Some(row) => {
                         *is_known = true;
-                        let expired = part.is_expired(row.latest_event_time, t);
+                        let at = t.as_event_time();
+                        let expired = is_expired(part.ttl_us, row.latest_event_time, at);
                         part.take(&row.columns, expired, values)?;
                     }
                     None => values.extend(part.columns.iter().map(|_| Value::Null)),
@@ -168,12 +175,14 @@ impl Predictor {
     /// Scores a request with what serves now, and gives the answer and the events to be logged.
     ///
     /// # Errors
-    /// When nothing serves yet, or the store cannot be read.
+    /// When nothing serves yet, the `T` asked for is not there, or the store cannot be read.
     pub fn predict(
         &self,
         store: &ViewStore,
+        log: &dyn Log,
         request: &PredictRequest,
     ) -> Result<(PredictResponse, Vec<LoggedRow>), BackendError> {
+        let arrived = Instant::now();
         let set = self.slot.get();
         let Some(champion) = &set.champion else {
             return Err(BackendError::unavailable(format!(
@@ -182,13 +191,14 @@ impl Predictor {
             )));
         };
         let snapshot = store.snapshot().map_err(view_error)?;
-        let t = snapshot.t().unwrap_or_default();
-        let inputs = self.inputs(&snapshot, t, None, &request.inputs)?;
+        let t = read_time(&snapshot, log, request.as_of)?;
+        let inputs = self.inputs(&snapshot, t, request.as_of.map(|_| t), &request.inputs)?;
         let entity: Vec<usize> = (0..self.pipeline.signature.keys.len()).collect();
         let keys = key_bytes(&request.inputs, &entity)?;
         let challenger = set.challenger.as_ref().map(|loaded| loaded.version);
         let mut answer = Answer::new(inputs.len());
-        let mut events = Vec::new();
+        let mut asking = Asking::new(self, &set, request)?;
+        let (mut events, mut counts) = (Vec::new(), Counts::default());
         let mut misfits = request.misfits.iter().peekable();
         for (row, inputs) in inputs.into_iter().enumerate() {
             let misfit = misfits.next_if(|(at, _)| *at == row).map(|(_, why)| why.clone());
@@ -197,10 +207,18 @@ impl Predictor {
                 .as_ref()
                 .and_then(|key| set.policy.route(Some(champion.version), challenger, key));
             let outcome = match (misfit, inputs, route) {
-                (Some(why), ..) | (None, Err(why), _) => Err(why),
-                (None, Ok(_), None) => Err("a key column is NULL".to_owned()),
+                (Some(why), ..) | (None, Err(why), _) => {
+                    counts.refused += 1;
+                    Err(why)
+                }
+                (None, Ok(_), None) => {
+                    counts.refused += 1;
+                    Err("a key column is NULL".to_owned())
+                }
                 (None, Ok(inputs), Some(route)) => {
-                    self.serve(&set, route.serve, &inputs).map(|(loaded, scored)| {
+                    let served = asking.serve(route.serve, &inputs);
+                    counts.add(route.serve, served.is_err());
+                    served.map(|(loaded, scored)| {
                         let made = Made {
                             id: &id,
                             t,
@@ -208,13 +226,13 @@ impl Predictor {
                             served: true,
                             propensity: route.propensity,
                         };
-                        events.push(self.event(request, row, &made, &loaded, &scored));
+                        events.push(asking.event(row, &made, loaded, &scored));
                         if let Some(version) = route.shadow
-                            && let Ok((shadow, beside)) = self.serve(&set, version, &inputs)
+                            && let Ok((shadow, beside)) = asking.serve(version, &inputs)
                         {
                             let propensity = 1.0 - route.propensity;
                             let made = Made { served: false, propensity, ..made };
-                            events.push(self.event(request, row, &made, &shadow, &beside));
+                            events.push(asking.event(row, &made, shadow, &beside));
                         }
                         (loaded.version, scored)
                     })
@@ -223,24 +241,10 @@ impl Predictor {
             answer.add(id, outcome);
         }
         let (batch, errors) = answer.finish(self, &request.inputs)?;
+        self.tally.add(champion.version, &counts, arrived.elapsed());
         let response =
             PredictResponse { t, logged_t: None, model_version: champion.version, batch, errors };
         Ok((response, events))
-    }
-
-    fn serve(
-        &self,
-        set: &super::serving::ServingSet,
-        version: u32,
-        inputs: &[Value],
-    ) -> Result<(Arc<Loaded>, Scored), String> {
-        let loaded = set
-            .version(version)
-            .ok_or_else(|| format!("version {version} is not loaded; try again"))?;
-        let mut scratch = loaded.scorer.scratch();
-        let threshold = self.pipeline.serving.threshold;
-        let scored = score(loaded, &self.names, inputs, threshold, &mut scratch)?;
-        Ok((Arc::clone(loaded), scored))
     }
 
     /// Whether answers wait until their events are durable.
@@ -273,53 +277,6 @@ impl Predictor {
             }
         }
     }
-
-    fn event(
-        &self,
-        request: &PredictRequest,
-        row: usize,
-        made: &Made<'_>,
-        loaded: &Loaded,
-        scored: &Scored,
-    ) -> (Vec<u8>, Vec<Value>) {
-        let inputs = encode_row(made.inputs);
-        let value = |name: &str| match name {
-            "prediction_id" => Value::String(made.id.into()),
-            "t" => Value::Timestamp(made.t.as_event_time()),
-            "model_version" => Value::UInt(loaded.version.into()),
-            "artifact" => Value::Binary(loaded.digest.as_slice().into()),
-            "served" => Value::Bool(made.served),
-            "propensity" => Value::Float64(made.propensity),
-            "inputs_hash" => Value::Binary(inputs_hash(made.id, &inputs).as_slice().into()),
-            "inputs" => Value::Binary(inputs.as_slice().into()),
-            "score" => Value::Float64(scored.score),
-            "scores" => {
-                Value::List(scored.scores.iter().map(|score| Value::Float64(*score)).collect())
-            }
-            "predicted" => {
-                scored.predicted.as_deref().map_or(Value::Null, |class| Value::String(class.into()))
-            }
-            "ack" => Value::String(if self.is_durable() { "durable" } else { "fast" }.into()),
-            "asked_by" => Value::String(Arc::clone(&request.identity.name)),
-            "wall_clock" => Value::Timestamp(LogTime(wall_clock_us()).as_event_time()),
-            key => request
-                .inputs
-                .column_by_name(key)
-                .and_then(|column| Cells::new(column.as_ref()).ok())
-                .map_or(Value::Null, |cells| cells.value(row)),
-        };
-        let values = self.topic.columns.iter().map(|column| value(&column.name)).collect();
-        (format!("{} {}", made.id, loaded.version).into_bytes(), values)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Made<'a> {
-    id: &'a str,
-    t: LogTime,
-    inputs: &'a [Value],
-    served: bool,
-    propensity: f64,
 }
 
 /// The hash that a prediction event commits to: of its id and its inputs' canonical bytes.
@@ -328,11 +285,6 @@ pub fn inputs_hash(id: &str, inputs: &[u8]) -> [u8; 32] {
 }
 
 impl Part {
-    fn is_expired(&self, latest_event_time: i64, t: LogTime) -> bool {
-        let age = i128::from(t.0) - i128::from(latest_event_time);
-        self.ttl_us.is_some_and(|ttl| age > i128::from(ttl))
-    }
-
     fn take(&self, row: &[u8], expired: bool, values: &mut Vec<Value>) -> Result<(), BackendError> {
         let damaged = |why: String| BackendError::Damaged {
             message: format!("a stored row of view {} is damaged: {why}", self.name),
@@ -422,56 +374,6 @@ pub fn classes(pipeline: &Pipeline) -> Vec<String> {
             pipeline.label.classes.iter().map(super::outcomes::class_text_of).collect()
         }
         Task::Regression => Vec::new(),
-    }
-}
-
-/// An answer under construction.
-struct Answer {
-    ids: Vec<Option<String>>,
-    outcomes: Vec<Result<(u32, Scored), String>>,
-}
-
-impl Answer {
-    fn new(rows: usize) -> Self {
-        Self { ids: Vec::with_capacity(rows), outcomes: Vec::with_capacity(rows) }
-    }
-
-    fn add(&mut self, id: String, outcome: Result<(u32, Scored), String>) {
-        self.ids.push(outcome.is_ok().then_some(id));
-        self.outcomes.push(outcome);
-    }
-
-    fn finish(
-        self,
-        predictor: &Predictor,
-        asked: &RecordBatch,
-    ) -> Result<(RecordBatch, u64), BackendError> {
-        let schema = predictor.info.answer_schema();
-        let ok = |outcome: &Result<(u32, Scored), String>| outcome.as_ref().ok().cloned();
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(self.ids))];
-        columns.extend(asked.columns().iter().take(predictor.info.keys.fields().len()).cloned());
-        let scores = self.outcomes.iter().map(|one| ok(one).map(|(_, scored)| scored.score));
-        columns.push(Arc::new(scores.collect::<Float64Array>()));
-        let labels = self.outcomes.iter().map(|one| ok(one).and_then(|(_, one)| one.predicted));
-        columns.push(Arc::new(labels.collect::<StringArray>()));
-        if predictor.info.classes.len() > 2 {
-            let mut lists = ListBuilder::new(Float64Builder::new());
-            for one in &self.outcomes {
-                match one {
-                    Ok((_, scored)) => lists.append_value(scored.scores.iter().map(|s| Some(*s))),
-                    Err(_) => lists.append_null(),
-                }
-            }
-            columns.push(Arc::new(lists.finish()));
-        }
-        let versions = self.outcomes.iter().map(|one| ok(one).map(|(version, _)| version));
-        columns.push(Arc::new(versions.collect::<UInt32Array>()));
-        let errors = self.outcomes.iter().filter(|one| one.is_err()).count() as u64;
-        let told = self.outcomes.into_iter().map(Result::err);
-        columns.push(Arc::new(told.collect::<StringArray>()));
-        let batch = RecordBatch::try_new(schema, columns)
-            .map_err(|error| BackendError::internal(error.to_string()))?;
-        Ok((batch, errors))
     }
 }
 
