@@ -1,6 +1,21 @@
 //! The model loop of one node, through its doors: train, gate, serve, judge, replay, roll back; and
 //! trainers that die.
 
+/// Models of other tools, as files.
+mod files;
+/// What takes a version out again.
+mod guardrails;
+/// Models of other tools.
+mod onnx;
+/// Whose word it takes.
+mod quorum;
+/// Derived rows that are refused.
+mod refused;
+/// Batch scoring.
+mod scoring;
+/// Training on what was served.
+mod served;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -131,12 +146,15 @@ fn real_trainer(folder: &Path) -> PathBuf {
 }
 
 fn catalog(auc: &str) -> Arc<Catalog> {
-    let pipeline = PIPELINE.replace("AUC", auc);
+    catalog_of(&PIPELINE.replace("AUC", auc))
+}
+
+fn catalog_of(pipeline: &str) -> Arc<Catalog> {
     kit::node::catalog(&[
         ("orders.toml", TOPIC),
         ("verdicts.toml", VERDICTS),
         ("customer_orders.sql", VIEW),
-        ("dataflows/risk.toml", &pipeline),
+        ("dataflows/risk.toml", pipeline),
     ])
     .unwrap()
 }

@@ -191,7 +191,7 @@ impl Catalog {
         let broken = pipelines::broken(&early, &views);
         let world = pipelines::World { topics: &topics, views: &views, broken: &broken };
         let pipelines = pipelines::read(pipeline_files, &world, &mut definitions, &mut out);
-        late.extend(pipelines::add_derived(&pipelines, &mut topics, &mut definitions));
+        late.extend(pipelines::add_derived(&pipelines, &mut topics, &mut definitions, &mut out));
         views.extend(views::plan(&late, &topics, &views, &mut definitions, &mut out));
         definitions.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         let hash = catalog_hash(&topics, &views, &pipelines);

@@ -15,6 +15,7 @@ mod files;
 mod flight;
 pub mod lookup;
 pub mod metrics;
+pub mod persons;
 pub mod prediction;
 pub mod server;
 pub mod tls;

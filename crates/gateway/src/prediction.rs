@@ -79,6 +79,8 @@ pub struct PredictRequest {
     /// Rows with a value that its declared type cannot hold (NULL in `inputs`), with the reason;
     /// ordered by row, at most one per row.
     pub misfits: Vec<(usize, String)>,
+    /// Read features at the greatest epoch `T` at or before this one instead of the newest.
+    pub as_of: Option<LogTime>,
     /// Wait until the features are at this `T`.
     pub min_t: Option<LogTime>,
     /// When to give up waiting.

@@ -20,6 +20,7 @@ use tonic::{Request, Status};
 use crate::backend::{Backend, Identity};
 use crate::flight::{Gateway, Limits};
 use crate::metrics::Metrics;
+use crate::persons::Persons;
 use crate::tls::{TlsDirectory, TlsError};
 use crate::token::{Token, TokenError};
 
@@ -44,6 +45,9 @@ pub enum Tls {
     Disabled,
 }
 
+/// Name of the folder of persons' tokens.
+pub const PERSONS: &str = "persons";
+
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -51,7 +55,8 @@ pub struct Options {
     pub address: SocketAddr,
     /// TLS.
     pub tls: Tls,
-    /// The file of the local user's token, made on first start.
+    /// The file of the local user's token, made on first start. Further persons have theirs in the
+    /// folder [`PERSONS`] beside it.
     pub token_path: PathBuf,
     /// Bounds that protect the node.
     pub limits: Limits,
@@ -142,6 +147,7 @@ struct Authenticate {
     token: Token,
     refusal: Arc<str>,
     local: Identity,
+    persons: Persons,
     metrics: Arc<Metrics>,
 }
 
@@ -152,16 +158,23 @@ impl Authenticate {
              node holds",
             path.display()
         );
-        Self { token, refusal: refusal.into(), local: Identity { name: "local".into() }, metrics }
+        let local = Identity { name: "local".into() };
+        let persons = Persons::new(path.with_file_name(PERSONS));
+        Self { token, refusal: refusal.into(), local, persons, metrics }
     }
 
     fn check(&self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let header = request.metadata().get("authorization");
-        if !header.is_some_and(|header| self.token.admits(header.as_bytes())) {
+        let header = request.metadata().get("authorization").map(|header| header.as_bytes());
+        let identity = match header {
+            Some(header) if self.token.admits(header) => Some(self.local.clone()),
+            Some(header) => self.persons.admit(header),
+            None => None,
+        };
+        let Some(identity) = identity else {
             self.metrics.unauthenticated.fetch_add(1, Relaxed);
             return Err(Status::unauthenticated(self.refusal.as_ref()));
-        }
-        request.extensions_mut().insert(self.local.clone());
+        };
+        request.extensions_mut().insert(identity);
         Ok(request)
     }
 }

@@ -19,6 +19,9 @@ pub enum TokenError {
     /// The file holds something else.
     #[error("{0} does not hold a token (64 hexadecimal digits); delete it to have a new one made")]
     Malformed(String),
+    /// Not a person's name.
+    #[error("`{0}` is no person's name: use a to z, 0 to 9, . - and _, beginning with a letter")]
+    Name(String),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(String),
@@ -40,13 +43,22 @@ impl Token {
     /// # Errors
     /// When the file cannot be read or written, is readable by others or holds no token.
     pub fn load_or_create(path: &Path) -> Result<Self, TokenError> {
-        if let Some(text) = read_secret_if_there(path)? {
-            return Self::parse(&text)
-                .ok_or_else(|| TokenError::Malformed(path.display().to_string()));
+        if let Some(token) = Self::load(path)? {
+            return Ok(token);
         }
         let token = Self(hex(&random::<TOKEN_BYTES>()?));
         write_whole(path, format!("{}\n", token.0).as_bytes(), true)?;
         Ok(token)
+    }
+
+    /// Reads the token in `path`; `None` where there is no file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is readable by others or holds no token.
+    pub fn load(path: &Path) -> Result<Option<Self>, TokenError> {
+        let Some(text) = read_secret_if_there(path)? else { return Ok(None) };
+        let token = Self::parse(&text);
+        token.map(Some).ok_or_else(|| TokenError::Malformed(path.display().to_string()))
     }
 
     /// The token in `text`, surrounding white space ignored.

@@ -99,6 +99,9 @@ pub struct PredictOptions {
     /// Any JSON; comes back in the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
+    /// Read features at the greatest epoch `T` at or before this one, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<u64>,
     /// Wait until the features are at this `T`, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_t: Option<u64>,

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod reference;
 pub mod row;
+pub mod served;
 pub mod settings;
 #[cfg(test)]
 mod testing;

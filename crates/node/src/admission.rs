@@ -101,6 +101,11 @@ impl Admission for Doorkeeper {
                 rejected.add(candidate.schema, &candidate.batch, found.row, found.reasons, None)?;
             }
             let (rows, reasons) = (rejected.positions(), rejected.reasons());
+            if self.catalog.topics.rejected(&candidate.schema.name).is_none() {
+                // One of the platform's own topics: whoever appends is told, and the rest goes on.
+                refusals.push(Refusal { candidate: index, rows, reasons, rejected: None });
+                continue;
+            }
             let id = |row: u32| candidate.event_id(usize::try_from(row).unwrap_or(usize::MAX));
             let rejected = rejected.batch(&self.catalog, candidate.schema, id)?;
             refusals.push(Refusal { candidate: index, rows, reasons, rejected: Some(rejected) });

@@ -71,6 +71,8 @@ pub enum Verb {
     Compact(Compact),
     /// Write a topic or view to Parquet, or print a view's oracle SQL.
     Export(Export),
+    /// Make a person's token: approvals count by person. Removing its file takes it back.
+    Token(TokenOf),
     /// Write the training set of a model pipeline to Parquet.
     TrainingSet(TrainingSet),
     /// Move a log between its data directory and a Fluvio cluster, byte for byte.
@@ -92,7 +94,7 @@ pub struct Connection {
     /// Certificate authority of the node at --url (PEM).
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// File with the token for the node at --url.
+    /// File with the token: for the node at --url, or to speak to the local one as somebody else.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }
@@ -151,6 +153,16 @@ impl ClusterArgs {
         }
         LogPlace::Fluvio(place)
     }
+}
+
+/// `falaj token`
+#[derive(Clone, Debug, Args)]
+pub struct TokenOf {
+    /// The person.
+    pub name: String,
+    /// Data directory of the node.
+    #[arg(long, env = "FALAJ_DATA", default_value = "falaj-data", value_name = "DIR")]
+    pub data: PathBuf,
 }
 
 /// How T is chosen.

@@ -12,9 +12,10 @@ use falaj_definitions::catalog::{Catalog, Definition, DefinitionKind as Kind};
 use falaj_definitions::functions::FUNCTION_SET_VERSION;
 use falaj_definitions::sql::ENGINE_VERSION;
 use falaj_event::cells::batch_cells;
-use falaj_event::value::to_array;
 use falaj_event::{EventId, Hash256, LogTime, Op, TopicSchema, Value};
 use falaj_log::{Ops, Origin, Reader, Submission};
+
+use crate::models::rows::of_columns;
 
 /// Name of the topic.
 pub const TOPIC: &str = "falaj.definitions";
@@ -182,17 +183,11 @@ pub fn submission(
             });
         }
     }
-    let arrays = schema
-        .columns
-        .iter()
-        .zip(&columns)
-        .map(|(column, values)| to_array(&column.column_type, values))
-        .collect::<Result<Vec<_>, _>>()?;
     Ok(Submission {
         schema: Arc::clone(schema),
         origin: Origin::Derived(ids),
         ops: Ops::All(Op::Insert),
-        batch: RecordBatch::try_new(falaj_log::schemas::row_schema(schema), arrays)?,
+        batch: of_columns(schema, &columns)?,
         positions: None,
         rejected: None,
         reply: Box::new(|_| {}),

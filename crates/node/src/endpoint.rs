@@ -74,6 +74,11 @@ impl DataDirectory {
         self.0.join("token")
     }
 
+    /// Tokens of further persons, one file each.
+    pub fn persons(&self) -> PathBuf {
+        self.0.join(falaj_gateway::server::PERSONS)
+    }
+
     /// The endpoint file.
     pub fn endpoint(&self) -> PathBuf {
         self.0.join("endpoint.json")

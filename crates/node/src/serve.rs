@@ -3,6 +3,7 @@
 //! `Options → Node::start → Node::stop`. Knows no verb.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -87,7 +88,15 @@ impl Node {
     /// # Errors
     /// When nobody answers.
     pub async fn client(&self) -> Result<Client> {
-        connect(&self.data, self.server.local_addr()).await
+        self.client_as(None).await
+    }
+
+    /// A client of this node for whoever's token the file holds; `None`: the local user's.
+    ///
+    /// # Errors
+    /// When the token cannot be read, or nobody answers.
+    pub async fn client_as(&self, token: Option<&Path>) -> Result<Client> {
+        connect_as(&self.data, self.server.local_addr(), token).await
     }
 
     /// Ends open streams, appends what is queued, lets the views catch up, and closes.
@@ -125,8 +134,22 @@ fn close(mut core: Arc<Core>) -> Result<()> {
 /// # Errors
 /// When the files cannot be read or nobody answers.
 pub async fn connect(data: &DataDirectory, address: SocketAddr) -> Result<Client> {
+    connect_as(data, address, None).await
+}
+
+/// As [`connect`], with the token in another file where one is given.
+///
+/// # Errors
+/// When the files cannot be read or nobody answers.
+pub async fn connect_as(
+    data: &DataDirectory,
+    address: SocketAddr,
+    token: Option<&Path>,
+) -> Result<Client> {
     let ca = std::fs::read(data.tls().join("ca.pem")).context("reading the node's authority")?;
-    let token = std::fs::read_to_string(data.token()).context("reading the node's token")?;
+    let path = token.map_or_else(|| data.token(), Path::to_owned);
+    let token = std::fs::read_to_string(&path)
+        .with_context(|| format!("reading the token {}", path.display()))?;
     let host = match address.ip().is_unspecified() {
         true => format!("localhost:{}", address.port()),
         false => address.to_string(),

@@ -8,6 +8,7 @@ mod answers;
 mod compare;
 mod labels;
 mod modes;
+mod served;
 
 use std::sync::Arc;
 
@@ -50,25 +51,20 @@ pub struct TrainingSet {
 
 /// What a prediction was made with.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ServedRow {
+struct ServedRow {
     /// The `T_r` at which its features were read.
-    pub t: LogTime,
+    t: LogTime,
     /// The features of views, in signature order.
-    pub values: Vec<Value>,
+    values: Vec<Value>,
 }
-
-/// Where logged predictions come from, for [`TrainingMode::AsServed`]: for every label row, in order,
-/// the prediction that it judges (by the pipeline's [`falaj_definitions::pipelines::FeedbackJoin`]).
-pub type Served<'a> = &'a dyn Fn(&Pipeline, &Labels) -> Result<Vec<Option<ServedRow>>>;
 
 /// Computes a training set.
 ///
 /// # Errors
-/// When the log or the views cannot be read, or the mode needs predictions and `served` is missing.
+/// When the log or the views cannot be read, or the mode needs predictions and there are none.
 pub fn compute(
     core: &Core,
     request: &SetRequest,
-    served: Option<Served<'_>>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<TrainingSet> {
     let pipeline = &request.pipeline;
@@ -84,7 +80,7 @@ pub fn compute(
         .with_context(|| format!("there is no topic `{}`", pipeline.label.topic))?;
     let all = labels::read(&core.reader, &topic.schema, &pipeline.label.observed_at, epoch)?;
     let labels = if request.all { all } else { all.chosen(&pipeline.training)? };
-    let mut work = modes::Work { core, pipeline, labels: &labels, epoch, served, progress };
+    let mut work = modes::Work { core, pipeline, labels: &labels, epoch, progress };
     let features = work.features(request.mode)?;
     let mut differences = Vec::new();
     if request.compare {
@@ -146,7 +142,11 @@ pub fn rows(core: &Core, pipeline: &Pipeline) -> Result<(Vec<RecordBatch>, Optio
         all: false,
         compare: false,
     };
-    let set = compute(core, &request, None, &mut |_| {})?;
+    let set = compute(core, &request, &mut |_| {})?;
+    let set = match pipeline.training.mode {
+        TrainingMode::AsServed => with_prediction(set)?,
+        TrainingMode::AsCorrected | TrainingMode::AsKnown => set,
+    };
     let (found, needed) = (set.batch.num_rows(), pipeline.training.min_rows as usize);
     ensure!(
         found >= needed,
@@ -162,6 +162,27 @@ pub fn rows(core: &Core, pipeline: &Pipeline) -> Result<(Vec<RecordBatch>, Optio
         arrow::compute::take_record_batch(&set.batch, &arrow::array::UInt32Array::from(rows))?;
     let epochs = set.metadata["epoch"].as_u64().map(|last| (0, last));
     Ok((vec![sorted], epochs))
+}
+
+/// The rows that a prediction was served for: what was never served is no missing value to be learned.
+fn with_prediction(set: TrainingSet) -> Result<TrainingSet> {
+    let Some(statuses) = set.batch.column_by_name(falaj_gateway::backend::STATUS_COLUMN) else {
+        return Ok(set);
+    };
+    let width = match statuses.data_type() {
+        arrow::datatypes::DataType::FixedSizeList(_, width) => usize::try_from(*width)?,
+        other => anyhow::bail!("statuses are {other}"),
+    };
+    let lists = arrow::array::AsArray::as_fixed_size_list(statuses.as_ref());
+    let values: &arrow::array::UInt8Array = arrow::array::AsArray::as_primitive(lists.values());
+    let absent = falaj_gateway::backend::ValueStatus::NotFound as u8;
+    let kept: arrow::array::BooleanArray = values
+        .values()
+        .chunks_exact(width.max(1))
+        .map(|row| Some(row.iter().any(|status| *status != absent)))
+        .collect();
+    let batch = arrow::compute::filter_record_batch(&set.batch, &kept)?;
+    Ok(TrainingSet { batch, ..set })
 }
 
 /// Labels, request features and features side by side.

@@ -10,6 +10,7 @@ use crate::diagnostics::{Diagnostics, SourceFile};
 use crate::pipelines::{Pipeline, derived, parse_pipeline};
 use crate::plan::ViewPlan;
 use crate::sql::view_name;
+use crate::topics::rejected_topic;
 
 /// What pipelines are checked against.
 pub(super) struct World<'a> {
@@ -74,6 +75,7 @@ pub(super) fn add_derived(
     pipelines: &[Arc<Pipeline>],
     topics: &mut Topics,
     definitions: &mut Vec<Definition>,
+    out: &mut Diagnostics,
 ) -> Vec<SourceFile> {
     let mut views = Vec::new();
     for pipeline in pipelines {
@@ -81,6 +83,11 @@ pub(super) fn add_derived(
         let predictions = derived::predictions_topic(pipeline, &label);
         let outcomes = derived::outcomes_topic(pipeline, &label);
         for topic in [predictions, outcomes] {
+            match rejected_topic(&topic) {
+                Ok(Some(rejected)) => drop(topics.insert(Arc::new(rejected))),
+                Ok(None) => {}
+                Err(findings) => out.extend(findings),
+            }
             definitions.push(super::definition_of(&topic));
             topics.insert(Arc::new(topic));
         }

@@ -211,10 +211,11 @@ pub fn views(pipeline: &Pipeline) -> Vec<SourceFile> {
         let name = format!("{}_kpi", pipeline.name);
         let text = format!(
             "-- owner: {owner}\n-- description: What predictions of {model} were worth, by model.\n\
-             CREATE VIEW {name} AS\nSELECT model,\n{sql}\nAS kpi\nFROM {model}{OUTCOMES_SUFFIX} \
+             CREATE VIEW {name} AS\nSELECT model,\n{sql}\nAS kpi\nFROM {outcomes} \
              WHERE served GROUP BY model;\n",
             owner = pipeline.owner.as_deref().unwrap_or("platform"),
             model = pipeline.name,
+            outcomes = pipeline.outcomes_name(),
             sql = kpi.sql,
         );
         files.push(source(pipeline, &name, text));
@@ -269,7 +270,7 @@ fn performance(pipeline: &Pipeline, slice: Option<&String>) -> SourceFile {
             let _ = write!(text, ",\n    sqrt(avg(squared_error) OVER {frame}) AS rmse_{window}");
         }
     }
-    let _ = write!(text, "\nFROM {model}{OUTCOMES_SUFFIX};\n");
+    let _ = write!(text, "\nFROM {};\n", pipeline.outcomes_name());
     source(pipeline, &name, text)
 }
 

@@ -350,6 +350,16 @@ impl Reader<'_> {
             );
             out.push(self.source.error("wrong-type", from.span.clone(), message));
         }
+        if from.value != name.value && self.label_columns.contains(&name.value) {
+            let message = format!(
+                "training rows would have two columns `{0}`: this feature, which they take from \
+                 `{1}`, and `{0}` of `{2}`",
+                name.value, from.value, topic.schema.name
+            );
+            let finding = self.source.error("duplicate-name", name.span.clone(), message);
+            out.push(finding.with_help("give the feature a name that the topic has not"));
+            return;
+        }
         if !self.take(&name, "[[request]]".to_owned(), out) {
             return;
         }

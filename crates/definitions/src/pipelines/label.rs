@@ -214,6 +214,16 @@ fn classes(
     column: &Column,
     out: &mut Diagnostics,
 ) -> Vec<ClassValue> {
+    if context.task == Task::Multiclass && fields.get("classes").is_none() {
+        let example = match &column.column_type {
+            ColumnType::Bool => "classes = [false, true]",
+            of if is_whole(of) => "classes = [0, 1, 2]",
+            _ => "classes = [\"low\", \"high\", \"none\"]",
+        };
+        let help = format!("answers and gates have one score per class, in this order: {example}");
+        fields.missing("classes", &help, out);
+        return Vec::new();
+    }
     let Some(list) = fields.array("classes", "a list of the classes", out) else {
         return Vec::new();
     };

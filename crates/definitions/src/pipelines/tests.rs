@@ -479,3 +479,34 @@ fn the_shipped_pipeline_is_right() {
     let text = serde_json::to_string(&fraud.trainer).unwrap();
     assert_eq!(serde_json::from_str::<Trainer>(&text).unwrap(), fraud.trainer);
 }
+
+#[test]
+fn a_multiclass_label_names_its_classes() {
+    let multiclass = GOOD.replacen("task = \"binary\"", "task = \"multiclass\"", 1).replacen(
+        "positive = true\n",
+        "",
+        1,
+    );
+    let found = described(&multiclass);
+    let missing: Vec<&String> = found.iter().filter(|one| one.contains("classes")).collect();
+    assert_eq!(missing.len(), 1, "{found:?}");
+    let line = 1 + multiclass.lines().position(|line| line == "[label]").unwrap();
+    assert!(missing[0].starts_with(&format!("{line}:1 missing-field")), "{missing:?}");
+    assert!(missing[0].contains("classes = [false, true]"), "{missing:?}");
+}
+
+#[test]
+fn a_renamed_request_feature_does_not_hide_a_label_column() {
+    // `amount` is a column of the label's topic; another column must not be called that in rows.
+    let from = "name = \"amount\"\n";
+    let renamed = GOOD.replacen(from, "name = \"asked\"\nlabel_column = \"amount\"\n", 1);
+    assert_eq!(good(&renamed).request[0].label_column, "amount", "a new name is fine");
+    let columns = "name = \"prediction\"\nlabel_column = \"amount\"\n";
+    let found = findings(from, columns);
+    assert!(
+        found.iter().any(|one| one.contains("duplicate-name")
+            && one.contains("two columns `prediction`")
+            && one.contains("take from `amount`")),
+        "{found:?}"
+    );
+}

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use falaj_event::{ColumnType, Hash256};
 use serde::{Deserialize, Serialize};
 
+use super::derived::{OUTCOMES_SUFFIX, PREDICTIONS_SUFFIX};
 use super::settings::{Gates, Kpi, Monitors, Retrain, Serving, Split, Trainer, Training};
 
 /// One model pipeline, checked against the topics and views that it reads.
@@ -62,6 +63,16 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// Name of the topic of its predictions.
+    pub fn predictions_name(&self) -> String {
+        format!("{}{PREDICTIONS_SUFFIX}", self.name)
+    }
+
+    /// Name of the topic of its outcomes.
+    pub fn outcomes_name(&self) -> String {
+        format!("{}{OUTCOMES_SUFFIX}", self.name)
+    }
+
     /// Hash of what decides the contents of its training sets: names, label, entity, features with
     /// their views' hashes and request features. Trainer, gates and serving may change without it.
     /// SHA-256, domain `falaj.pipeline.inputs.v1`.
@@ -120,8 +131,7 @@ pub struct Label {
     pub delay_us: u64,
     /// [`Task::Binary`]: the value that is the positive class.
     pub positive: Option<ClassValue>,
-    /// [`Task::Multiclass`]: the classes in the order of the scores; empty: those of the training
-    /// rows, sorted.
+    /// [`Task::Multiclass`]: the classes in the order of the scores; empty for other tasks.
     pub classes: Vec<ClassValue>,
     /// How labels find the predictions that they judge.
     pub join: FeedbackJoin,

@@ -22,8 +22,8 @@ macro_rules! embedded {
 }
 
 /// Path and text of every embedded file.
-const FILES: [(&str, &str); 6] =
-    embedded!["baselines", "definitions", "drift", "epochs", "models", "runs"];
+const FILES: [(&str, &str); 7] =
+    embedded!["baselines", "definitions", "drift", "epochs", "models", "runs", "serving"];
 
 /// Path and text of the template of rejected topics.
 const REJECTED: [(&str, &str); 1] = embedded!["rejected"];
@@ -67,7 +67,7 @@ fn template() -> Result<TopicDefinition, Diagnostics> {
 }
 
 /// The topic that takes what `source` rejects: `<name>.rejected`, made from the template. `None` for
-/// the platform's own topics, whose events are never rejected.
+/// the platform's own topics: whoever appends to them is told.
 ///
 /// The template's `subject` column takes the type of the source's subject (and is left out where it
 /// has none), so that one erasure reaches both. `row`, the original, is always personal data: what
@@ -76,7 +76,8 @@ fn template() -> Result<TopicDefinition, Diagnostics> {
 /// # Errors
 /// As [`system_topics`].
 pub fn rejected_topic(source: &TopicDefinition) -> Result<Option<TopicDefinition>, Diagnostics> {
-    if source.schema.derived || source.schema.name.starts_with(RESERVED_PREFIX) {
+    let rejects = source.schema.name.ends_with(REJECTED_SUFFIX);
+    if rejects || source.schema.name.starts_with(RESERVED_PREFIX) {
         return Ok(None);
     }
     let template = template()?;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow_flight::{
     Action, ActionType, Criteria, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage,
     SchemaAsIpc, SchemaResult, Ticket,
@@ -152,12 +152,11 @@ impl<'a> Flight<'a> {
 }
 
 fn columns_json(schema: &Schema) -> Json {
-    let column = |name: &String, data_type: String| json!({ "name": name, "type": data_type });
-    schema
-        .fields()
-        .iter()
-        .map(|field| column(field.name(), field.data_type().to_string()))
-        .collect()
+    let column = |field: &Field| {
+        let (name, of) = (field.name(), field.data_type().to_string());
+        json!({ "name": name, "type": of, "nullable": field.is_nullable() })
+    };
+    schema.fields().iter().map(|field| column(field.as_ref())).collect()
 }
 
 fn ipc(schema: &Schema) -> Result<IpcMessage, Status> {

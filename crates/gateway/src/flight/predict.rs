@@ -27,6 +27,7 @@ pub(super) async fn answer(plan: &PredictPlan, question: Question<'_>) -> Answer
                 inputs,
                 ids,
                 misfits,
+                as_of: options.as_of.map(LogTime),
                 min_t: options.min_t.map(LogTime),
                 deadline: deadline(options.timeout_ms, question.started),
                 identity: question.identity.clone(),

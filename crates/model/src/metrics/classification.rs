@@ -56,6 +56,41 @@ pub fn auc(scores: &[f64], truths: &[bool]) -> Option<f64> {
     (positives > 0.0 && negatives > 0.0).then(|| wins / (positives * negatives))
 }
 
+/// Average precision: `Σ (R_k − R_{k−1}) P_k` over the distinct scores from the highest, without
+/// interpolation, as scikit-learn has it (Manning, Raghavan and Schütze 2008, section 8.4). `None`
+/// without a positive row.
+pub fn average_precision(scores: &[f64], truths: &[bool]) -> Option<f64> {
+    let mut order: Vec<(f64, bool)> = scores.iter().copied().zip(truths.iter().copied()).collect();
+    order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    let (mut hits, mut seen, mut sum) = (0.0, 0.0, 0.0);
+    for tied in order.chunk_by(|a, b| a.0 == b.0) {
+        let found = tied.iter().filter(|(_, truth)| *truth).count() as f64;
+        hits += found;
+        seen += tied.len() as f64;
+        sum += found * (hits / seen);
+    }
+    (hits > 0.0).then(|| sum / hits)
+}
+
+/// Matthews' correlation coefficient of a confusion of two classes (Matthews 1975):
+/// `(TP·TN − FP·FN) / √((TP+FP)(TP+FN)(TN+FP)(TN+FN))`; `None` where a margin is empty.
+pub fn mcc(confusion: &[Vec<u64>]) -> Option<f64> {
+    let [[tn, fp], [fne, tp]] = [
+        [*confusion.first()?.first()? as f64, *confusion.first()?.get(1)? as f64],
+        [*confusion.get(1)?.first()? as f64, *confusion.get(1)?.get(1)? as f64],
+    ];
+    let margins = (tp + fp) * (tp + fne) * (tn + fp) * (tn + fne);
+    (margins > 0.0).then(|| (tp * tn - fp * fne) / margins.sqrt())
+}
+
+/// Mean over the classes that occur or were chosen of each one's F1 (scikit-learn's
+/// `f1_score(average = "macro")`).
+pub fn macro_f1(confusion: &[Vec<u64>]) -> Option<f64> {
+    let each: Vec<f64> =
+        (0..confusion.len()).filter_map(|class| one_class(confusion, class).f1).collect();
+    (!each.is_empty()).then(|| each.iter().sum::<f64>() / each.len() as f64)
+}
+
 /// Mean over the classes of the area of each against the rest; `None` unless every class occurs.
 pub fn auc_one_vs_rest(scores: &[f64], classes: &[usize], outputs: usize) -> Option<f64> {
     let mut sum = 0.0;

@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::Task;
 
-/// Figures by name: `log_loss`, `brier`, `accuracy`, `kappa`, `auc`, `precision`, `recall`, `f1`,
-/// `calibration_error`, `rmse`, `mae`, `r2`, `rows`.
+/// Figures by name: `log_loss`, `brier`, `accuracy`, `kappa`, `auc`, `average_precision`,
+/// `precision`, `recall`, `f1`, `macro_f1`, `mcc`, `calibration_error`, `rmse`, `mae`, `mape`,
+/// `pinball`, `r2`, `rows`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Metrics(pub BTreeMap<String, f64>);
@@ -40,27 +41,41 @@ pub const CALIBRATION_BINS: usize = 10;
 /// class, the probabilities of all classes, or the number; `labels` has 0 or 1, the class, or the
 /// number.
 pub fn evaluate(task: Task, scores: &[f64], labels: &[f64], outputs: usize) -> Metrics {
+    evaluate_at(task, scores, labels, outputs, 0.5)
+}
+
+/// As [`evaluate`], with `threshold` the probability from which on a binary score is labelled
+/// positive.
+pub fn evaluate_at(
+    task: Task,
+    scores: &[f64],
+    labels: &[f64],
+    outputs: usize,
+    threshold: f64,
+) -> Metrics {
     let mut metrics = Metrics::default();
     metrics.put("rows", Some(labels.len() as f64));
     if labels.is_empty() {
         return metrics;
     }
     match task {
-        Task::Binary => binary(&mut metrics, scores, labels),
+        Task::Binary => binary(&mut metrics, scores, labels, threshold),
         Task::Multiclass => multiclass(&mut metrics, scores, labels, outputs),
         Task::Regression => {
             metrics.put("rmse", Some(regression::rmse(scores, labels)));
             metrics.put("mae", Some(regression::mae(scores, labels)));
+            metrics.put("mape", regression::mape(scores, labels));
+            metrics.put("pinball", Some(regression::pinball(scores, labels)));
             metrics.put("r2", regression::r2(scores, labels));
         }
     }
     metrics
 }
 
-fn binary(metrics: &mut Metrics, scores: &[f64], labels: &[f64]) {
+fn binary(metrics: &mut Metrics, scores: &[f64], labels: &[f64], threshold: f64) {
     let truths: Vec<bool> = labels.iter().map(|label| *label > 0.5).collect();
     let classes: Vec<usize> = truths.iter().map(|truth| usize::from(*truth)).collect();
-    let chosen: Vec<usize> = scores.iter().map(|score| usize::from(*score >= 0.5)).collect();
+    let chosen: Vec<usize> = scores.iter().map(|score| usize::from(*score >= threshold)).collect();
     let confusion = classification::confusion(&chosen, &classes, 2);
     let positive = classification::one_class(&confusion, 1);
     metrics.put("log_loss", Some(classification::log_loss(scores, &truths)));
@@ -68,6 +83,9 @@ fn binary(metrics: &mut Metrics, scores: &[f64], labels: &[f64]) {
     metrics.put("auc", classification::auc(scores, &truths));
     metrics.put("accuracy", Some(classification::accuracy(&confusion)));
     metrics.put("kappa", classification::kappa(&confusion));
+    metrics.put("average_precision", classification::average_precision(scores, &truths));
+    metrics.put("mcc", classification::mcc(&confusion));
+    metrics.put("macro_f1", classification::macro_f1(&confusion));
     metrics.put("precision", positive.precision);
     metrics.put("recall", positive.recall);
     metrics.put("f1", positive.f1);
@@ -93,6 +111,7 @@ fn multiclass(metrics: &mut Metrics, scores: &[f64], labels: &[f64], outputs: us
     metrics.put("precision", macro_mean(|one| one.precision));
     metrics.put("recall", macro_mean(|one| one.recall));
     metrics.put("f1", macro_mean(|one| one.f1));
+    metrics.put("macro_f1", classification::macro_f1(&confusion));
     let confidence: Vec<f64> =
         rows().zip(&chosen).map(|(row, class)| row.get(*class).copied().unwrap_or(0.0)).collect();
     let right: Vec<bool> = chosen.iter().zip(&classes).map(|(a, b)| a == b).collect();
@@ -112,14 +131,14 @@ pub struct Slice {
 }
 
 /// Figures per value of one column, values ascending, NULL first; at most `most` values, the most
-/// frequent ones.
+/// frequent ones. `outputs` and `threshold` as for [`evaluate_at`].
 pub fn by_slice(
     task: Task,
     column: &str,
     values: &[Option<String>],
     scores: &[f64],
     labels: &[f64],
-    outputs: usize,
+    (outputs, threshold): (usize, f64),
     most: usize,
 ) -> Vec<Slice> {
     let mut groups = BTreeMap::<&Option<String>, Vec<usize>>::new();
@@ -136,7 +155,7 @@ pub fn by_slice(
             .copied()
             .collect();
         let labels: Vec<f64> = rows.iter().map(|row| labels[*row]).collect();
-        let metrics = evaluate(task, &scores, &labels, outputs);
+        let metrics = evaluate_at(task, &scores, &labels, outputs, threshold);
         Slice { column: column.to_owned(), value: value.clone(), metrics }
     };
     groups.into_iter().filter(|(_, rows)| rows.len() >= least).map(slice).collect()

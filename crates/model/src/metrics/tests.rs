@@ -84,12 +84,12 @@ fn slices_are_the_most_frequent_values() {
     let values = [value("b"), None, value("a"), value("b"), value("c"), None];
     let scores = [0.1, 0.9, 0.2, 0.8, 0.7, 0.3];
     let labels = [0.0, 1.0, 0.0, 1.0, 1.0, 0.0];
-    let slices = by_slice(Task::Binary, "k", &values, &scores, &labels, 1, 2);
+    let slices = by_slice(Task::Binary, "k", &values, &scores, &labels, (1, 0.5), 2);
     let names: Vec<Option<&str>> = slices.iter().map(|slice| slice.value.as_deref()).collect();
     assert_eq!(names, [None, Some("b")]);
     assert_eq!(slices[1].metrics.get("rows"), Some(2.0));
     assert_eq!(slices[1].metrics.get("auc"), Some(1.0));
-    assert_eq!(by_slice(Task::Binary, "k", &values, &scores, &labels, 1, 9).len(), 4);
+    assert_eq!(by_slice(Task::Binary, "k", &values, &scores, &labels, (1, 0.5), 9).len(), 4);
 }
 
 const GOLDEN_BINARY: [(&str, f64); 9] = [
@@ -118,3 +118,48 @@ const GOLDEN_MULTICLASS: [(&str, f64); 9] = [
 
 const GOLDEN_REGRESSION: [(&str, f64); 3] =
     [("rmse", 0.6123724356957945), ("mae", 0.5), ("r2", 0.9486081370449679)];
+
+#[test]
+fn figures_that_gates_may_name_are_all_there() {
+    // By hand, as scikit-learn defines them. Descending by score: the labels and, after each group of
+    // ties, precision times the positives found: 1.0: +, 0.9: +, 0.8 (two): + -, 0.65: +, 0.5: +,
+    // 0.4: -, 0.35 (two): + -, then three negatives.
+    let found = (1.0 + 1.0 + 3.0 / 4.0 + 4.0 / 5.0 + 5.0 / 6.0 + 6.0 / 9.0) / 6.0;
+    let metrics = evaluate(Task::Binary, &SCORES, &LABELS, 1);
+    close(&metrics, "average_precision", found);
+    // At 0.5: five of six positives chosen, and one of six negatives.
+    close(&metrics, "mcc", (5.0 * 5.0 - 1.0) / (6.0_f64 * 6.0 * 6.0 * 6.0).sqrt());
+    close(&metrics, "macro_f1", 10.0 / 12.0);
+    // At 0.85 two are chosen, both rightly: recall 2/6.
+    let strict = evaluate_at(Task::Binary, &SCORES, &LABELS, 1, 0.85);
+    close(&strict, "recall", 2.0 / 6.0);
+    close(&strict, "precision", 1.0);
+    let metrics = evaluate(Task::Regression, &[2.5, 0.0, 2.0, 8.0], &[3.0, -0.5, 2.0, 7.0], 1);
+    close(&metrics, "mape", (0.5 / 3.0 + 1.0 + 0.0 + 1.0 / 7.0) / 4.0);
+    close(&metrics, "pinball", (0.5 + 0.5 + 0.0 + 1.0) / 8.0);
+    let zero = evaluate(Task::Regression, &[1.0, 2.0], &[0.0, 2.0], 1);
+    assert_eq!(zero.get("mape"), None, "a share of nothing is not a number");
+    // Chosen: 0 1 1 2 2 0 2 0 for 0 1 2 2 1 0 2 1; F1 of each class against the rest.
+    let scores = [
+        [0.7, 0.2, 0.1],
+        [0.1, 0.6, 0.3],
+        [0.2, 0.5, 0.3],
+        [0.3, 0.3, 0.4],
+        [0.25, 0.25, 0.5],
+        [0.6, 0.3, 0.1],
+        [0.1, 0.1, 0.8],
+        [0.45, 0.35, 0.2],
+    ];
+    let labels = [0.0, 1.0, 2.0, 2.0, 1.0, 0.0, 2.0, 1.0];
+    let metrics = evaluate(Task::Multiclass, scores.as_flattened(), &labels, 3);
+    close(&metrics, "macro_f1", (4.0 / 5.0 + 2.0 / 5.0 + 4.0 / 6.0) / 3.0);
+    // Every name that a pipeline may gate on is measured.
+    let names = |metrics: &Metrics| metrics.0.keys().cloned().collect::<Vec<_>>();
+    let binary = names(&evaluate(Task::Binary, &SCORES, &LABELS, 1));
+    for name in ["auc", "log_loss", "brier", "accuracy", "average_precision", "precision"] {
+        assert!(binary.iter().any(|known| known == name), "{name}");
+    }
+    for name in ["recall", "f1", "kappa", "mcc", "macro_f1", "calibration_error"] {
+        assert!(binary.iter().any(|known| known == name), "{name}");
+    }
+}

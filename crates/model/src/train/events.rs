@@ -72,6 +72,9 @@ pub enum TrainingEvent {
         /// Pass after which an interrupted run goes on.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resumed_after: Option<u32>,
+        /// Why an interrupted run begins anew instead.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restarted: Option<String>,
     },
     /// A pass ended.
     Epoch {

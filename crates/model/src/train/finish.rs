@@ -69,7 +69,8 @@ pub(super) fn finish(
         let column = table.column(name)?;
         let text = |row: usize| slice_text(&column.value(dataset.rows[row] as usize));
         let values: Vec<Option<String>> = reported.clone().map(text).collect();
-        let slices = by_slice(spec.task, name, &values, &scores, labels, outputs, SLICE_VALUES);
+        let slices =
+            by_slice(spec.task, name, &values, &scores, labels, (outputs, 0.5), SLICE_VALUES);
         report.slices.extend(slices);
     }
     if spec.task == Task::Binary {

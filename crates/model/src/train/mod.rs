@@ -196,7 +196,8 @@ struct Fitted {
 }
 
 /// Trains `spec` on the rows of `batches`, oldest first. `folder` keeps the checkpoint of an
-/// interrupted run: the same job over the same rows goes on from there, and ends in the same bytes.
+/// interrupted run: the same job over the same rows goes on from there (trees are grown anew, and the
+/// event [`TrainingEvent::Started`] says so), and ends in the same bytes.
 /// `cancel` is looked at before every step (before every ensemble, for trees).
 ///
 /// # Errors
@@ -227,7 +228,7 @@ fn run(
     let table = Table::new(batches);
     let dataset = Dataset::read(spec, &table)?;
     let fitted = match spec.trainer {
-        Trainer::Trees { .. } => trees::train_trees(spec, &dataset, cancel, sink)?,
+        Trainer::Trees { .. } => trees::train_trees(spec, &dataset, folder, cancel, sink)?,
         _ => network::train_network(spec, &dataset, folder, cancel, sink)?,
     };
     let epochs = fitted.history.len() as u32;
@@ -239,6 +240,7 @@ fn run(
         seconds: started.elapsed().as_secs_f64(),
     });
     checkpoint::Checkpoint::remove(folder);
+    trees::ended(folder);
     Ok(trained)
 }
 

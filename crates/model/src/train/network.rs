@@ -37,6 +37,7 @@ struct Run<'a> {
     network: &'a Network,
     backend: &'a dyn Backend,
     batch_size: usize,
+    encoded: Option<Vec<f32>>,
     cancel: &'a AtomicBool,
 }
 
@@ -54,7 +55,16 @@ pub(super) fn train_network(
     let (backend, fallback) = backend::choose(spec.backend, threads)?;
     let batch_size = adapted_batch(spec, backend.rows_that_fit(&network));
     check_memory(spec, dataset, &network, batch_size)?;
-    let run = Run { spec, dataset, network: &network, backend: &*backend, batch_size, cancel };
+    let encoded = encoded(spec, dataset);
+    let run = Run {
+        spec,
+        dataset,
+        network: &network,
+        backend: &*backend,
+        batch_size,
+        encoded,
+        cancel,
+    };
     let (job, data) = (job_hash(spec, batch_size)?, dataset.fingerprint());
     let found = Checkpoint::read(folder, &job, &data, network.parameter_count());
     let resumed_after = found.as_ref().map(|checkpoint| checkpoint.progress.epoch);
@@ -70,6 +80,7 @@ pub(super) fn train_network(
         epochs: spec.epochs,
         workers: spec.workers,
         resumed_after,
+        restarted: None,
     });
     if !is_over(spec, &checkpoint.progress) {
         run_ranks(&run, &mut checkpoint, folder, sink)?;
@@ -103,8 +114,8 @@ fn check_memory(
     network: &Network,
     batch: usize,
 ) -> Result<(), TrainError> {
-    let rows = dataset.rows.len()
-        * (8 * dataset.preprocessing.numbers() + 4 * network.embeddings.len() + 24);
+    let rows = encoded_bytes(spec, dataset).unwrap_or(0)
+        + dataset.rows.len() * (8 * dataset.preprocessing.numbers() + 4 * network.embeddings.len() + 24);
     // Masters, moments, gradient, best, variables; activations of every step, forward and backward.
     let parameters = network.parameter_count() * 4 * 8 * spec.workers;
     let activations =
@@ -114,6 +125,24 @@ fn check_memory(
         return Err(TrainError::TooLarge { needed, bound: spec.bounds.max_bytes });
     }
     Ok(())
+}
+
+/// Every row is encoded once where that takes at most this part of the memory, and in every pass
+/// where it takes more.
+const ENCODED_SHARE: usize = 8;
+
+fn encoded_bytes(spec: &JobSpec, dataset: &Dataset) -> Option<usize> {
+    let bytes = dataset.rows.len() * dataset.preprocessing.width() * 4;
+    (bytes <= spec.bounds.max_bytes / ENCODED_SHARE).then_some(bytes)
+}
+
+fn encoded(spec: &JobSpec, dataset: &Dataset) -> Option<Vec<f32>> {
+    let mut all = vec![0.0; encoded_bytes(spec, dataset)? / 4];
+    let width = dataset.preprocessing.width();
+    for (row, into) in all.chunks_exact_mut(width.max(1)).enumerate() {
+        dataset.preprocessing.encode(dataset.numbers_of(row), into);
+    }
+    Some(all)
 }
 
 /// Threads, backend and bounds may change between an interruption and its continuation.
@@ -302,7 +331,8 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn load(&mut self, dataset: &Dataset, rows: impl ExactSizeIterator<Item = usize>) -> Batch<'_> {
+    fn load(&mut self, run: &Run<'_>, rows: impl ExactSizeIterator<Item = usize>) -> Batch<'_> {
+        let dataset = run.dataset;
         let width = dataset.preprocessing.width();
         let count = rows.len();
         self.numbers.resize(count * width, 0.0);
@@ -311,7 +341,10 @@ impl Loaded {
         self.weights.clear();
         for (at, row) in rows.enumerate() {
             let into = &mut self.numbers[at * width..(at + 1) * width];
-            dataset.preprocessing.encode(dataset.numbers_of(row), into);
+            match &run.encoded {
+                Some(all) => into.copy_from_slice(&all[row * width..(row + 1) * width]),
+                None => dataset.preprocessing.encode(dataset.numbers_of(row), into),
+            }
             self.codes.extend_from_slice(dataset.codes_of(row));
             self.labels.push(dataset.labels[row]);
             self.weights.push(dataset.weights[row]);
@@ -381,8 +414,7 @@ impl<'a> Rank<'a> {
         let share = self.run.batch_size / self.collective.ranks();
         let first = (self.collective.rank() * share).min(rows.len());
         let own = &rows[first..(first + share).min(rows.len())];
-        let dataset = self.run.dataset;
-        let batch = self.loaded.load(dataset, own.iter().map(|row| *row as usize));
+        let batch = self.loaded.load(self.run, own.iter().map(|row| *row as usize));
         let pass = Pass {
             scale: self.scale.scale,
             seed: self.run.spec.seed,
@@ -440,7 +472,7 @@ impl<'a> Rank<'a> {
         let (mut logits, mut slopes) = (Vec::new(), Vec::new());
         for first in range.clone().step_by(VALIDATION_ROWS) {
             let rows = first..(first + VALIDATION_ROWS).min(range.end);
-            let batch = self.loaded.load(dataset, rows);
+            let batch = self.loaded.load(self.run, rows);
             self.session.logits(&batch, &mut logits)?;
             slopes.resize(logits.len(), 0.0);
             loss += loss_and_gradient(task, &logits, batch.labels, batch.weights, 1.0, &mut slopes);

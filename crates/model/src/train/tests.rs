@@ -151,6 +151,29 @@ fn an_interrupted_run_ends_in_the_same_bytes() {
 }
 
 #[test]
+fn trees_that_were_interrupted_are_grown_anew_and_say_so() {
+    let job = job(Task::Binary, Trainer::trees());
+    let whole = bytes(&job, run(&job).expect("a model").0);
+    let folder = tempfile::tempdir().expect("a folder");
+    let rows = [payments(ROWS, 1)];
+    let told = |stop: &AtomicBool| {
+        let mut why = None;
+        let trained = train(&job, &rows, folder.path(), stop, &mut |event| {
+            if let TrainingEvent::Started { restarted, resumed_after, .. } = event {
+                assert_eq!(resumed_after, None);
+                why = restarted;
+            }
+        });
+        (trained, why)
+    };
+    assert_eq!(told(&AtomicBool::new(true)), (Err(TrainError::Cancelled), None));
+    let (again, why) = told(&AtomicBool::new(false));
+    assert!(why.is_some_and(|why| why.contains("grown anew")));
+    assert!(bytes(&job, again.expect("a model")) == whole);
+    assert!(std::fs::read_dir(folder.path()).expect("a folder").next().is_none());
+}
+
+#[test]
 fn a_damaged_or_foreign_checkpoint_starts_the_run_anew() {
     let job = job(Task::Binary, Trainer::Linear {});
     let whole = bytes(&job, run(&job).expect("a model").0);

@@ -6,6 +6,7 @@
 //! anew and ends in the same trees.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -27,9 +28,34 @@ use crate::spec::{JobSpec, Task, Trainer};
 /// Rows that the overall mean counts as when a category's mean is drawn towards it.
 const PRIOR_ROWS: f64 = 10.0;
 
+/// Name of the file that says that trees were begun in a run's folder.
+const BEGUN: &str = "trees.begun";
+const ANEW: &str = "it was interrupted, and boosting cannot go on with an ensemble: its trees are grown \
+    anew, and end in the same ones";
+
+/// Notes that trees are begun in `folder`; says whether they were before.
+fn begin(folder: &Path) -> Result<bool, TrainError> {
+    let path = folder.join(BEGUN);
+    let again = path.exists();
+    let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, b""));
+    let failed = |error: std::io::Error| TrainError::Io {
+        operation: "writing",
+        path: path.clone(),
+        why: error.to_string(),
+    };
+    written.map(|()| again).map_err(failed)
+}
+
+/// The run has its model.
+pub(super) fn ended(folder: &Path) {
+    // What is left over is removed with the folder.
+    let _ = std::fs::remove_file(folder.join(BEGUN));
+}
+
 pub(super) fn train_trees(
     spec: &JobSpec,
     dataset: &Dataset,
+    folder: &Path,
     cancel: &AtomicBool,
     sink: &mut Sink<'_>,
 ) -> Result<Fitted, TrainError> {
@@ -50,6 +76,7 @@ pub(super) fn train_trees(
         epochs: trees as u32,
         workers: 1,
         resumed_after: None,
+        restarted: begin(folder)?.then(|| ANEW.to_owned()),
     });
     let mut forest = Forest {
         numbers: dataset.preprocessing.numbers(),

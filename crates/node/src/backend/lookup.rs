@@ -8,7 +8,7 @@ use std::time::Instant;
 use arrow::array::{ArrayRef, FixedSizeListArray, UInt8Array};
 use arrow::datatypes::{DataType, Field};
 use arrow::record_batch::RecordBatch;
-use falaj_event::LogTime;
+use falaj_event::{LogTime, ViewId};
 use falaj_gateway::backend::{
     BackendError, BatchStream, LookupRequest, LookupResponse, Scan, ScanRequest, ValueStatus,
     ViewRows, ViewSelection,
@@ -76,7 +76,10 @@ pub fn lookup(
 }
 
 /// `T_r`: the snapshot's, or the greatest epoch `T` at or before `as_of`.
-fn read_time(
+///
+/// # Errors
+/// When the views are not there yet, or the log cannot be read.
+pub fn read_time(
     snapshot: &Snapshot<'_>,
     log: &dyn Log,
     as_of: Option<LogTime>,
@@ -110,33 +113,53 @@ fn view_rows(
         None => ValueStatus::Unavailable,
     };
     let mut table = Table::new(view, &selection.columns, keys.len())?;
+    read_rows(snapshot, view.id, keys, is_past.then_some(t), |_, row| match row {
+        Some(row) => {
+            let expired = is_expired(view.ttl_us, row.latest_event_time, t.as_event_time());
+            table.push(row.columns, expired)
+        }
+        None => {
+            table.push_absent(absent);
+            Ok(())
+        }
+    })?;
+    table.finish()
+}
+
+/// Hands the row of each of `keys`, now or as of an epoch's `T`, to `visit`, in the order of `keys`;
+/// a key that is `None` has no row.
+///
+/// # Errors
+/// Of the store, and the first of `visit`.
+pub fn read_rows(
+    snapshot: &Snapshot<'_>,
+    view: ViewId,
+    keys: &[Option<Vec<u8>>],
+    as_of: Option<LogTime>,
+    mut visit: impl FnMut(usize, Option<RowRef<'_>>) -> Result<(), BackendError>,
+) -> Result<(), BackendError> {
     let known: Vec<&[u8]> = keys.iter().flatten().map(Vec::as_slice).collect();
-    // Rows come in the order of the known keys; the others' places lie between.
-    let mut places = keys.iter().map(Option::is_some);
+    let mut places = keys.iter().enumerate();
     let mut outcome = Ok(());
     let mut take = |found: Option<RowRef<'_>>| {
-        while places.next() == Some(false) {
-            table.push_absent(absent);
-        }
-        match found {
-            Some(row) if outcome.is_ok() => {
-                let expired = is_expired(view, row.latest_event_time, t);
-                outcome = table.push(row.columns, expired);
+        for (place, key) in places.by_ref() {
+            if outcome.is_ok() {
+                outcome = visit(place, found.filter(|_| key.is_some()));
             }
-            _ => table.push_absent(absent),
+            if key.is_some() {
+                break;
+            }
         }
     };
-    if is_past {
-        let found = snapshot.multi_get_as_of(view.id, &known, t).map_err(view_error)?;
-        found.iter().for_each(|row| take(row.as_ref().map(RowRead::borrowed)));
-    } else {
-        snapshot.multi_get_with(view.id, &known, |_, row| take(row)).map_err(view_error)?;
-    }
-    for _ in places {
-        table.push_absent(absent);
+    match as_of {
+        Some(t) => {
+            let found = snapshot.multi_get_as_of(view, &known, t).map_err(view_error)?;
+            found.iter().for_each(|row| take(row.as_ref().map(RowRead::borrowed)));
+        }
+        None => snapshot.multi_get_with(view, &known, |_, row| take(row)).map_err(view_error)?,
     }
     outcome?;
-    table.finish()
+    places.try_for_each(|(place, _)| visit(place, None))
 }
 
 /// Starts a scan: batches are read on a blocking thread, a few ahead of the reader.
@@ -184,7 +207,7 @@ fn scan_batches(
             .map_err(view_error)?;
         let mut table = Table::new(view, &request.columns, rows.len())?;
         for found in &rows {
-            let expired = is_expired(view, found.row.latest_event_time, t);
+            let expired = is_expired(view.ttl_us, found.row.latest_event_time, t.as_event_time());
             table.push(&found.row.columns, expired)?;
         }
         let last = rows.last().map(|row| row.key.clone());

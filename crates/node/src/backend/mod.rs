@@ -3,7 +3,7 @@
 //! Knows how to translate between the doors' words and the crates below; decides nothing about
 //! features.
 
-mod actions;
+pub mod actions;
 pub mod lookup;
 mod models;
 mod produce;

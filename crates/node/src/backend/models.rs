@@ -9,13 +9,18 @@ use falaj_lifecycle::{Action, Actor, ModelEvent, PipelineState, VersionNumber};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
+use super::actions::from_hex;
 use crate::models::ModelLoop;
 use crate::models::registry::CommandError;
 
 /// Names of the actions and what they do.
-pub const ACTIONS: [(&str, &str); 12] = [
+pub const ACTIONS: [(&str, &str); 13] = [
     ("models", "Pipelines and their versions: {pipeline?}"),
     ("model_train", "Asks for a training run: {pipeline, reason}"),
+    (
+        "model_register",
+        "Enters a model of another tool as a candidate: {pipeline, onnx (hex of the file), reason}",
+    ),
     ("model_cancel", "Ends the run in flight: {pipeline}"),
     ("model_approve", "Approves a version: {pipeline, version, reason}"),
     ("model_withdraw", "Takes an approval back: {pipeline, version, reason}"),
@@ -35,6 +40,7 @@ struct Body {
     version: Option<VersionNumber>,
     reason: String,
     alias: Option<String>,
+    onnx: Option<String>,
     id: Option<String>,
 }
 
@@ -84,6 +90,14 @@ fn act(
             let (run, version) = asked.map_err(refused)?;
             return Ok(json!({ "pipeline": pipeline, "run": run, "version": version }));
         }
+        "model_register" => {
+            let file = body.onnx.as_deref().and_then(from_hex).ok_or_else(|| {
+                BackendError::invalid("model_register: `onnx` is not hexadecimal, or missing")
+            })?;
+            let asked = models.register(pipeline, actor, file, &body.reason);
+            let (run, version) = asked.map_err(refused)?;
+            return Ok(json!({ "pipeline": pipeline, "run": run, "version": version }));
+        }
         "model_cancel" => {
             models.cancel(pipeline, actor).map_err(refused)?;
             return Ok(json!({ "pipeline": pipeline, "cancelled": true }));
@@ -112,6 +126,7 @@ fn act(
 fn refused(error: CommandError) -> BackendError {
     match error {
         CommandError::Refused(refusal) => BackendError::invalid(refusal.to_string()),
+        CommandError::Unfit(why) => BackendError::invalid(why),
         CommandError::Log(error) => BackendError::unavailable(format!("{error:#}")),
     }
 }

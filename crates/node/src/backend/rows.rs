@@ -9,7 +9,7 @@ use arrow::record_batch::RecordBatch;
 use falaj_event::cells::Cells;
 use falaj_event::encoding::{cells, decode_value};
 use falaj_event::value::to_array;
-use falaj_event::{ColumnType, LogTime, Value};
+use falaj_event::{ColumnType, Value};
 use falaj_gateway::backend::{BackendError, ValueStatus, ViewInfo, ViewRows};
 
 /// The canonical key bytes of each row of `keys`; `None` where a key column is NULL.
@@ -39,10 +39,11 @@ pub fn key_bytes(
         .collect())
 }
 
-/// Whether a row has expired at `t`.
-pub fn is_expired(view: &ViewInfo, latest_event_time: i64, t: LogTime) -> bool {
-    let age = i128::from(t.0) - i128::from(latest_event_time);
-    view.ttl_us.is_some_and(|ttl| age > i128::from(ttl))
+/// Whether a row of a view with this ttl has expired, looked at from `at` (microseconds since 1970
+/// UTC): its latest event is older than the ttl.
+pub fn is_expired(ttl_us: Option<u64>, latest_event_time: i64, at: i64) -> bool {
+    let age = i128::from(at) - i128::from(latest_event_time);
+    ttl_us.is_some_and(|ttl| age > i128::from(ttl))
 }
 
 /// Columns under construction.
@@ -204,7 +205,7 @@ mod tests {
         let answer = |ttl_us, absent| {
             let selection = selection(ttl_us);
             let mut table = Table::new(&selection.view, &selection.columns, 2).unwrap();
-            table.push(&stored, is_expired(&selection.view, 100, LogTime(5_000))).unwrap();
+            table.push(&stored, is_expired(selection.view.ttl_us, 100, 5_000)).unwrap();
             table.push_absent(absent);
             table.finish().unwrap()
         };

@@ -42,7 +42,7 @@ pub async fn training_set(
     };
     let core = Arc::clone(core);
     let computed =
-        tokio::task::spawn_blocking(move || training::compute(&core, &wanted, None, &mut |_| {}));
+        tokio::task::spawn_blocking(move || training::compute(&core, &wanted, &mut |_| {}));
     let set = computed
         .await
         .map_err(|error| BackendError::internal(error.to_string()))?

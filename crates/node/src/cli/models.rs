@@ -53,6 +53,20 @@ pub struct Models {
 pub enum ModelAction {
     /// Every change: who, when, why; and what served when.
     History,
+    /// Enter a model of another tool as a candidate version: it passes the same gates, on the rows
+    /// that the pipeline holds out, and is served, scored and replayed like any other.
+    Register {
+        /// The ONNX file: takes the pipeline's inputs as numbers, in the order of its signature, and
+        /// gives the probabilities of its classes, or a number.
+        #[arg(long, value_name = "FILE")]
+        onnx: PathBuf,
+        /// Why; ends up in the registry.
+        #[arg(long, default_value = "registered at the command line", value_name = "TEXT")]
+        reason: String,
+        /// Do not wait for the verdict.
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Approve a version.
     Approve(OnVersion),
     /// Take an approval back.
@@ -121,8 +135,16 @@ pub struct Score {
     pub model: String,
     /// Parquet file with the model's key columns and request features, and `prediction_id` if there
     /// are ids.
-    #[arg(long, value_name = "FILE")]
-    pub from: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "view", conflicts_with = "view")]
+    pub from: Option<PathBuf>,
+    /// All keys of this view instead of a file, features read at the same `T`. Request features are
+    /// taken from its columns of their name.
+    #[arg(long, value_name = "VIEW")]
+    pub view: Option<String>,
+    /// With --view: at the greatest epoch T at or before this one; default: the newest. A scoring that
+    /// goes on keeps the T that it began with.
+    #[arg(long, value_name = "T", requires = "view")]
+    pub at: Option<String>,
     /// Folder for the scores: one Parquet file per 50,000 rows. Parts that are there are left alone.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
@@ -132,13 +154,6 @@ pub struct Score {
     /// The node.
     #[command(flatten)]
     pub connection: Connection,
-}
-
-impl Score {
-    /// What ids begin with where the file has none: its name.
-    pub fn name(&self) -> String {
-        self.from.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
-    }
 }
 
 /// `falaj drift`

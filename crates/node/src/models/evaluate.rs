@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use arrow::record_batch::RecordBatch;
-use falaj_dataflow::{Engine, EpochInput, Options as EngineOptions, TopicInput};
 use falaj_definitions::catalog::Catalog;
 use falaj_definitions::pipelines::{InputKind, Pipeline, Task};
 use falaj_event::cells::Cells;
-use falaj_event::encoding::decode_row;
 use falaj_event::hash::domain_hash;
-use falaj_event::{ColumnType, LogTime, Op, Value};
+use falaj_event::{ColumnType, LogTime, Value};
 use falaj_lifecycle::Evidence;
 use falaj_lifecycle::gates::{ChampionEvidence, SliceEvidence};
 use falaj_model::metrics;
@@ -24,6 +22,7 @@ use falaj_model::table::{Input, Table, TableColumn};
 use falaj_monitor::Actual;
 use falaj_monitor::metrics::{JudgedRow, measure, names};
 
+use super::kpi::KpiMeter;
 use super::predictor::Predictor;
 use super::rows::{batch, moment, text};
 use super::rules::LABEL;
@@ -124,8 +123,10 @@ pub fn evidence(
     let labels = table.column(LABEL)?;
     let answers = answer(pipeline, candidate, test, &columns, &labels)?;
     let task = model_task(pipeline.task);
+    let threshold = pipeline.serving.threshold;
     let figures = |answers: &Answers, loaded: &Loaded| {
-        let mut all = metrics::evaluate(task, &answers.scores, &answers.labels, answers.outputs).0;
+        let Answers { scores, labels, outputs, .. } = answers;
+        let mut all = metrics::evaluate_at(task, scores, labels, *outputs, threshold).0;
         add_watched(pipeline, loaded, answers, &mut all);
         all
     };
@@ -141,7 +142,7 @@ pub fn evidence(
                 &values,
                 &answers.scores,
                 &answers.labels,
-                answers.outputs,
+                (answers.outputs, threshold),
                 SLICE_VALUES,
             )
             .into_iter()
@@ -185,7 +186,7 @@ fn add_watched(
     answers: &Answers,
     all: &mut BTreeMap<String, f64>,
 ) {
-    let classes = loaded.scorer.target().classes();
+    let classes = loaded.classes();
     let task = super::outcomes::judged_task(pipeline, classes);
     let actual = |label: f64| match pipeline.task {
         Task::Regression => Actual::Number(label),
@@ -237,8 +238,8 @@ fn answer(
     columns: &[TableColumn],
     labels: &TableColumn,
 ) -> Result<Answers> {
-    let classes = loaded.scorer.target().classes();
-    let outputs = loaded.scorer.outputs();
+    let classes = loaded.classes();
+    let outputs = loaded.outputs();
     let mut scratch = loaded.scorer.scratch();
     let mut answers = Answers {
         scores: Vec::with_capacity(test.rows.len() * outputs),
@@ -250,7 +251,7 @@ fn answer(
     let mut latencies: Vec<Duration> = Vec::with_capacity(LATENCY_ROWS);
     for row in &test.rows {
         let values: Vec<Input<'_>> = columns.iter().map(|column| column.value(*row)).collect();
-        let mut scores = vec![0.0; outputs];
+        let mut scores = vec![0.0; loaded.scorer.outputs()];
         let started = Instant::now();
         loaded
             .scorer
@@ -266,6 +267,7 @@ fn answer(
                 labels.value(*row)
             );
         };
+        let scores = loaded.arrange(scores);
         answers.labels.push(truth);
         answers.scores.extend_from_slice(&scores);
         answers.scored.push(label(classes, scores, pipeline.serving.threshold));
@@ -297,43 +299,9 @@ fn kpi(
     test: &TestRows<'_>,
     answers: &Answers,
 ) -> Result<Option<f64>> {
-    if pipeline.kpi.is_none() || test.rows.is_empty() {
-        return Ok(None);
-    }
-    let name = format!("{}_kpi", pipeline.name);
-    let plan = catalog.view(&name).with_context(|| format!("no view `{name}`"))?;
-    let topic_name = format!("{}.outcomes", pipeline.name);
-    let topic = catalog.topics.get(&topic_name).with_context(|| format!("no {topic_name}"))?;
-    let schema = Arc::clone(&topic.schema);
-    let rows = judged(pipeline, &schema, test, answers)?;
-    let ops = vec![Op::Upsert; rows.num_rows()];
-    let engine = Engine::start(EngineOptions {
-        workers: 1,
-        checkpoint_every: u64::MAX,
-        max_epochs_in_flight: 1,
-        plans: vec![Arc::clone(plan)],
-        resume: None,
-    })?;
-    let input = TopicInput { topic: schema, partition: 0, first_offset: 0, ops, batch: rows };
-    engine.submit(EpochInput { epoch: 0, t: LogTime(1), topics: vec![input] })?;
-    let deadline = Instant::now() + Duration::from_secs(120);
-    let changes = loop {
-        if let Some(changes) = engine.take(Duration::from_millis(200))? {
-            break changes;
-        }
-        if Instant::now() > deadline {
-            bail!("the KPI of {} was not computed within two minutes", pipeline.name);
-        }
-    };
-    engine.stop()?;
-    let row = changes.rows.into_iter().find_map(|change| change.row);
-    let Some(row) = row else { return Ok(None) };
-    let values = decode_row(&row.columns)?;
-    Ok(values.get(1).and_then(|value| match super::serving::input(value) {
-        Ok(Input::Number(number)) => Some(number),
-        Ok(Input::Integer(number)) => Some(number as f64),
-        _ => None,
-    }))
+    let Some(mut meter) = KpiMeter::new(pipeline, catalog)? else { return Ok(None) };
+    let rows = judged(pipeline, meter.schema(), test, answers)?;
+    meter.measure(&rows)
 }
 
 /// The test rows as rows of the outcomes topic.

@@ -12,9 +12,12 @@ use anyhow::{Context, Result};
 use arrow::record_batch::RecordBatch;
 use falaj_model::artifact::manifest::Provenance;
 use falaj_model::spec::JobSpec;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::{Deserialize, Serialize};
+
+use crate::parquet_file;
+
+/// Rows per batch of a training set that is read back.
+const BATCH_ROWS: usize = 8_192;
 
 /// One job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,8 +68,7 @@ impl Folder {
             .with_context(|| format!("creating {}", self.0.display()))?;
         let first = rows.first().context("the training set is empty")?;
         let path = self.rows();
-        let file = File::create(&path).with_context(|| format!("writing {}", path.display()))?;
-        let mut writer = ArrowWriter::try_new(file, first.schema(), None)?;
+        let mut writer = parquet_file::writer(&path, first.schema())?;
         for batch in rows {
             writer.write(batch)?;
         }
@@ -89,12 +91,7 @@ impl Folder {
     /// # Errors
     /// When it is not there or damaged.
     pub fn read_rows(&self) -> Result<Vec<RecordBatch>> {
-        let path = self.rows();
-        let file = File::open(&path).with_context(|| format!("reading {}", path.display()))?;
-        let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-            .and_then(ParquetRecordBatchReaderBuilder::build)
-            .with_context(|| format!("{} is no training set", path.display()))?;
-        Ok(reader.collect::<Result<Vec<_>, _>>()?)
+        Ok(parquet_file::reader(&self.rows(), BATCH_ROWS)?.collect::<Result<Vec<_>, _>>()?)
     }
 }
 

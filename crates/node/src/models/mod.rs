@@ -6,8 +6,11 @@
 
 mod artifacts;
 pub mod evaluate;
+pub mod figures;
 pub mod job;
+pub mod kpi;
 pub mod ledger;
+pub mod onnx;
 pub mod outcomes;
 pub mod predictor;
 mod reference;
@@ -23,9 +26,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use falaj_definitions::pipelines::{Pipeline, Promotion};
+use falaj_definitions::pipelines::{Pipeline, Promotion, Task};
 use falaj_event::LogTime;
 use falaj_gateway::backend::{BackendError, PredictRequest, PredictResponse};
 use falaj_lifecycle::registry::PromotionEvidence;
@@ -41,6 +45,7 @@ use registry::{CommandError, Registry};
 use serving::{Loaded, ServingSet};
 use watch::{Decision, Watch, WatchParts};
 
+use crate::backend::actions::from_hex;
 use crate::core::Core;
 
 /// The model loop of one node.
@@ -151,6 +156,8 @@ impl ModelLoop {
     /// Ends runs (they go on at the next start), logs what is queued, and ends all threads.
     pub fn stop(&self) {
         self.stopping.store(true, std::sync::atomic::Ordering::Release);
+        // A sequencer that has stopped takes nothing more.
+        let _ = self.write_figures();
         // Its failure was in the status for whoever asked.
         drop(self.watch.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.runs.stop();
@@ -250,10 +257,9 @@ impl ModelLoop {
         }
         let artifact = self.artifacts.get(&id)?;
         let predictor = self.predictors.get(pipeline);
-        let loaded = Arc::new(loaded(version, &artifact)?);
-        if let Some(predictor) = predictor {
-            evaluate::warm(predictor, &loaded)?;
-        }
+        let predictor = predictor.with_context(|| format!("there is no pipeline `{pipeline}`"))?;
+        let loaded = Arc::new(loaded(&predictor.pipeline, version, &artifact)?);
+        evaluate::warm(predictor, &loaded)?;
         let mut all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(key, Arc::clone(&loaded));
         Ok(loaded)
@@ -348,8 +354,8 @@ impl ModelLoop {
         let store = &self.core.store;
         self.check_caught_up()?;
         crate::backend::lookup::wait(store, request.min_t, request.deadline).await?;
-        let (mut response, events) = predictor.predict(store, &request)?;
-        if events.is_empty() {
+        let (mut response, events) = predictor.predict(store, self.core.log.as_ref(), &request)?;
+        if events.names.is_empty() {
             return Ok(response);
         }
         let (reply, logged) = tokio::sync::oneshot::channel();
@@ -358,7 +364,15 @@ impl ModelLoop {
         if predictor.is_durable() {
             let stopping =
                 || BackendError::unavailable("the node is stopping; ask again when it is back");
-            let outcome = logged.await.map_err(|_| stopping())?;
+            let limit = Duration::from_micros(predictor.pipeline.serving.timeout_us);
+            let late = |_| {
+                BackendError::unavailable(format!(
+                    "the predictions are not durable after {limit:?} (the pipeline's timeout); they \
+                     may still be: look for their ids, or ask again with ids of your own"
+                ))
+            };
+            let outcome = tokio::time::timeout(limit, logged).await.map_err(late)?;
+            let outcome = outcome.map_err(|_| stopping())?;
             let t = outcome.map_err(|message| BackendError::Unavailable { message })?;
             response.logged_t = Some(t);
         }
@@ -438,18 +452,20 @@ impl ModelLoop {
     }
 }
 
-/// An artifact as a version, ready to predict.
+/// An artifact as a version of `pipeline`, ready to predict.
 ///
 /// # Errors
-/// When it does not predict.
+/// When it does not predict, or not for this pipeline.
 pub fn loaded(
+    pipeline: &Pipeline,
     version: VersionNumber,
     artifact: &falaj_model::artifact::Artifact,
 ) -> Result<Loaded> {
-    let mut digest = [0; 32];
-    for (at, byte) in digest.iter_mut().enumerate() {
-        let pair = artifact.id().get(2 * at..2 * at + 2).context("an id has 64 digits")?;
-        *byte = u8::from_str_radix(pair, 16)?;
-    }
-    Ok(Loaded { version, digest, scorer: artifact.scorer()? })
+    let digest = from_hex(artifact.id()).and_then(|bytes| bytes.try_into().ok());
+    let digest = digest.context("an artifact's id is 64 hexadecimal digits")?;
+    let declared = match pipeline.task {
+        Task::Multiclass => predictor::classes(pipeline),
+        Task::Binary | Task::Regression => Vec::new(),
+    };
+    Loaded::new(version, digest, artifact.scorer()?, declared)
 }

@@ -4,28 +4,34 @@
 //! Does not know Flight, nor how a version came to serve. A row that has no score is named and not
 //! logged.
 
+mod events;
+mod request;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{
-    Array, ArrayRef, Float64Array, Float64Builder, ListBuilder, StringArray, UInt32Array,
-};
+use arrow::array::Array;
 use arrow::record_batch::RecordBatch;
 use falaj_definitions::catalog::Catalog;
 use falaj_definitions::pipelines::{Acknowledgement, InputOrigin, Pipeline, Task};
 use falaj_event::cells::{Cells, batch_cells};
-use falaj_event::encoding::{decode_row, encode_row};
+use falaj_event::encoding::{cells, decode_row, decode_value};
 use falaj_event::hash::domain_hash;
 use falaj_event::{LogTime, TopicSchema, Value, ViewId};
 use falaj_gateway::backend::{BackendError, ModelInfo, PredictRequest, PredictResponse};
+use falaj_log::Log;
 use falaj_views::{Snapshot, ViewStore};
 
+use super::figures::{Counts, Tally};
 use super::ledger::Entry;
-use super::serving::{Loaded, Scored, Slot, score};
-use crate::backend::lookup::view_error;
-use crate::backend::rows::key_bytes;
-use crate::pump::wall_clock_us;
+use super::serving::Slot;
+use crate::backend::lookup::{read_rows, read_time, view_error};
+use crate::backend::rows::{is_expired, key_bytes};
+pub use events::Events;
+use events::Made;
+use request::{Answer, Asking};
 
 /// Columns taken from one view.
 struct Part {
@@ -34,9 +40,10 @@ struct Part {
     ttl_us: Option<u64>,
     /// Positions of the view's key columns among the entity's.
     key: Vec<usize>,
-    /// Indices of the wanted columns among the view's.
-    columns: Vec<usize>,
-    width: usize,
+    /// Number of wanted columns.
+    columns: usize,
+    /// By column of the view: which of the wanted ones it is.
+    wanted: Vec<Vec<usize>>,
 }
 
 /// A request-time feature.
@@ -53,6 +60,8 @@ pub struct Predictor {
     pub info: Arc<ModelInfo>,
     /// What serves.
     pub slot: Slot,
+    /// What serving measured of itself and has not written down.
+    pub tally: Tally,
     topic: Arc<TopicSchema>,
     parts: Vec<Part>,
     given: Vec<Given>,
@@ -61,9 +70,6 @@ pub struct Predictor {
     term: u64,
     next: AtomicU64,
 }
-
-/// A prediction event: what tells it from others of the same cause, and its values in column order.
-pub type LoggedRow = (Vec<u8>, Vec<Value>);
 
 /// The model's inputs of one row, in signature order, or why there are none.
 pub type Inputs = Result<Vec<Value>, String>;
@@ -74,7 +80,7 @@ impl Predictor {
     /// # Errors
     /// When the pipeline does not fit the catalog: a defect, for it was checked.
     pub fn new(pipeline: &Arc<Pipeline>, catalog: &Catalog, term: u64) -> Result<Self> {
-        let topic_name = format!("{}.predictions", pipeline.name);
+        let topic_name = pipeline.predictions_name();
         let topic = catalog.topics.get(&topic_name).with_context(|| format!("no {topic_name}"))?;
         let parts = pipeline
             .features
@@ -89,6 +95,7 @@ impl Predictor {
             pipeline: Arc::clone(pipeline),
             info: Arc::new(model_info(pipeline)),
             slot: Slot::default(),
+            tally: Tally::default(),
             topic: Arc::clone(&topic.schema),
             parts,
             given: given.collect(),
@@ -117,27 +124,25 @@ impl Predictor {
         let mut rows: Vec<(Vec<Value>, bool, Option<String>)> = (0..asked.num_rows())
             .map(|_| (Vec::with_capacity(self.names.len()), false, None))
             .collect();
+        let at = t.as_event_time();
         for part in &self.parts {
             let keys = key_bytes(asked, &part.key)?;
-            let known: Vec<&[u8]> = keys.iter().flatten().map(Vec::as_slice).collect();
-            let found = match as_of {
-                Some(t) => snapshot.multi_get_as_of(part.view, &known, t),
-                None => snapshot.multi_get(part.view, &known),
-            };
-            let mut found = found.map_err(view_error)?.into_iter();
-            for (key, (values, is_known, error)) in keys.iter().zip(&mut rows) {
-                if key.is_none() {
+            read_rows(snapshot, part.view, &keys, as_of, |row, found| {
+                let (values, is_known, error) = &mut rows[row];
+                if keys[row].is_none() {
                     error.get_or_insert_with(|| "a key column is NULL".to_owned());
                 }
-                match key.as_ref().and_then(|_| found.next().flatten()) {
+                *is_known |= found.is_some();
+                let first = values.len();
+                values.resize(first + part.columns, Value::Null);
+                match found {
                     Some(row) => {
-                        *is_known = true;
-                        let expired = part.is_expired(row.latest_event_time, t);
-                        part.take(&row.columns, expired, values)?;
+                        let expired = is_expired(part.ttl_us, row.latest_event_time, at);
+                        part.take(row.columns, expired, &mut values[first..])
                     }
-                    None => values.extend(part.columns.iter().map(|_| Value::Null)),
+                    None => Ok(()),
                 }
-            }
+            })?;
         }
         let cells = batch_cells(asked).map_err(|error| BackendError::invalid(error.to_string()))?;
         let mut out = Vec::with_capacity(rows.len());
@@ -168,12 +173,14 @@ impl Predictor {
     /// Scores a request with what serves now, and gives the answer and the events to be logged.
     ///
     /// # Errors
-    /// When nothing serves yet, or the store cannot be read.
+    /// When nothing serves yet, the `T` asked for is not there, or the store cannot be read.
     pub fn predict(
         &self,
         store: &ViewStore,
+        log: &dyn Log,
         request: &PredictRequest,
-    ) -> Result<(PredictResponse, Vec<LoggedRow>), BackendError> {
+    ) -> Result<(PredictResponse, Events), BackendError> {
+        let arrived = Instant::now();
         let set = self.slot.get();
         let Some(champion) = &set.champion else {
             return Err(BackendError::unavailable(format!(
@@ -182,65 +189,58 @@ impl Predictor {
             )));
         };
         let snapshot = store.snapshot().map_err(view_error)?;
-        let t = snapshot.t().unwrap_or_default();
-        let inputs = self.inputs(&snapshot, t, None, &request.inputs)?;
+        let t = read_time(&snapshot, log, request.as_of)?;
+        let inputs = self.inputs(&snapshot, t, request.as_of.map(|_| t), &request.inputs)?;
         let entity: Vec<usize> = (0..self.pipeline.signature.keys.len()).collect();
         let keys = key_bytes(&request.inputs, &entity)?;
         let challenger = set.challenger.as_ref().map(|loaded| loaded.version);
         let mut answer = Answer::new(inputs.len());
-        let mut events = Vec::new();
+        let mut asking = Asking::new(self, &set, inputs.len());
+        let mut counts = Counts::default();
         let mut misfits = request.misfits.iter().peekable();
         for (row, inputs) in inputs.into_iter().enumerate() {
             let misfit = misfits.next_if(|(at, _)| *at == row).map(|(_, why)| why.clone());
-            let id = self.id(request, row);
-            let route = keys[row]
-                .as_ref()
-                .and_then(|key| set.policy.route(Some(champion.version), challenger, key));
-            let outcome = match (misfit, inputs, route) {
-                (Some(why), ..) | (None, Err(why), _) => Err(why),
-                (None, Ok(_), None) => Err("a key column is NULL".to_owned()),
-                (None, Ok(inputs), Some(route)) => {
-                    self.serve(&set, route.serve, &inputs).map(|(loaded, scored)| {
-                        let made = Made {
-                            id: &id,
-                            t,
-                            inputs: &inputs,
-                            served: true,
-                            propensity: route.propensity,
-                        };
-                        events.push(self.event(request, row, &made, &loaded, &scored));
-                        if let Some(version) = route.shadow
-                            && let Ok((shadow, beside)) = self.serve(&set, version, &inputs)
-                        {
-                            let propensity = 1.0 - route.propensity;
-                            let made = Made { served: false, propensity, ..made };
-                            events.push(self.event(request, row, &made, &shadow, &beside));
-                        }
-                        (loaded.version, scored)
-                    })
+            let key = keys[row].as_ref();
+            let route =
+                key.and_then(|key| set.policy.route(Some(champion.version), challenger, key));
+            let routed = misfit.map_or(inputs, Err).and_then(|inputs| {
+                let route = route.ok_or_else(|| "a key column is NULL".to_owned())?;
+                Ok((inputs, route))
+            });
+            let (inputs, route) = match routed {
+                Ok(routed) => routed,
+                Err(why) => {
+                    counts.refused += 1;
+                    answer.refuse(&why);
+                    continue;
                 }
             };
-            answer.add(id, outcome);
+            let id = self.id(request, row);
+            let served = asking.serve(route.serve, &inputs);
+            counts.add(route.serve, served.is_err());
+            match served {
+                Err(why) => answer.refuse(&why),
+                Ok((loaded, scored)) => {
+                    let propensity = route.propensity;
+                    let made = Made { id: &id, inputs: &inputs, served: true, propensity };
+                    asking.events.push(row, &made, loaded, &scored);
+                    if let Some(version) = route.shadow
+                        && let Ok((shadow, beside)) = asking.serve(version, &inputs)
+                    {
+                        let propensity = 1.0 - route.propensity;
+                        let made = Made { served: false, propensity, ..made };
+                        asking.events.push(row, &made, shadow, &beside);
+                    }
+                    answer.add(&id, loaded.version, &scored);
+                }
+            }
         }
+        let events = asking.events.finish(&self.topic, request, t, self.pipeline.serving.ack)?;
         let (batch, errors) = answer.finish(self, &request.inputs)?;
+        self.tally.add(champion.version, &counts, arrived.elapsed());
         let response =
             PredictResponse { t, logged_t: None, model_version: champion.version, batch, errors };
         Ok((response, events))
-    }
-
-    fn serve(
-        &self,
-        set: &super::serving::ServingSet,
-        version: u32,
-        inputs: &[Value],
-    ) -> Result<(Arc<Loaded>, Scored), String> {
-        let loaded = set
-            .version(version)
-            .ok_or_else(|| format!("version {version} is not loaded; try again"))?;
-        let mut scratch = loaded.scorer.scratch();
-        let threshold = self.pipeline.serving.threshold;
-        let scored = score(loaded, &self.names, inputs, threshold, &mut scratch)?;
-        Ok((Arc::clone(loaded), scored))
     }
 
     /// Whether answers wait until their events are durable.
@@ -252,14 +252,16 @@ impl Predictor {
     pub fn entry(
         &self,
         t: LogTime,
-        rows: Vec<LoggedRow>,
+        events: Events,
         reply: tokio::sync::oneshot::Sender<Result<LogTime, String>>,
     ) -> Entry {
         Entry {
             schema: Arc::clone(&self.topic),
             definition: self.pipeline.hash,
             cause: t,
-            rows,
+            events,
+            waits: Duration::from_micros(self.pipeline.serving.batch_wait_us),
+            enough: self.pipeline.serving.batch_rows as usize,
             reply,
         }
     }
@@ -273,53 +275,6 @@ impl Predictor {
             }
         }
     }
-
-    fn event(
-        &self,
-        request: &PredictRequest,
-        row: usize,
-        made: &Made<'_>,
-        loaded: &Loaded,
-        scored: &Scored,
-    ) -> (Vec<u8>, Vec<Value>) {
-        let inputs = encode_row(made.inputs);
-        let value = |name: &str| match name {
-            "prediction_id" => Value::String(made.id.into()),
-            "t" => Value::Timestamp(made.t.as_event_time()),
-            "model_version" => Value::UInt(loaded.version.into()),
-            "artifact" => Value::Binary(loaded.digest.as_slice().into()),
-            "served" => Value::Bool(made.served),
-            "propensity" => Value::Float64(made.propensity),
-            "inputs_hash" => Value::Binary(inputs_hash(made.id, &inputs).as_slice().into()),
-            "inputs" => Value::Binary(inputs.as_slice().into()),
-            "score" => Value::Float64(scored.score),
-            "scores" => {
-                Value::List(scored.scores.iter().map(|score| Value::Float64(*score)).collect())
-            }
-            "predicted" => {
-                scored.predicted.as_deref().map_or(Value::Null, |class| Value::String(class.into()))
-            }
-            "ack" => Value::String(if self.is_durable() { "durable" } else { "fast" }.into()),
-            "asked_by" => Value::String(Arc::clone(&request.identity.name)),
-            "wall_clock" => Value::Timestamp(LogTime(wall_clock_us()).as_event_time()),
-            key => request
-                .inputs
-                .column_by_name(key)
-                .and_then(|column| Cells::new(column.as_ref()).ok())
-                .map_or(Value::Null, |cells| cells.value(row)),
-        };
-        let values = self.topic.columns.iter().map(|column| value(&column.name)).collect();
-        (format!("{} {}", made.id, loaded.version).into_bytes(), values)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Made<'a> {
-    id: &'a str,
-    t: LogTime,
-    inputs: &'a [Value],
-    served: bool,
-    propensity: f64,
 }
 
 /// The hash that a prediction event commits to: of its id and its inputs' canonical bytes.
@@ -328,23 +283,23 @@ pub fn inputs_hash(id: &str, inputs: &[u8]) -> [u8; 32] {
 }
 
 impl Part {
-    fn is_expired(&self, latest_event_time: i64, t: LogTime) -> bool {
-        let age = i128::from(t.0) - i128::from(latest_event_time);
-        self.ttl_us.is_some_and(|ttl| age > i128::from(ttl))
-    }
-
-    fn take(&self, row: &[u8], expired: bool, values: &mut Vec<Value>) -> Result<(), BackendError> {
+    /// Puts the wanted values of a stored row into `values`, which are NULL so far.
+    fn take(&self, row: &[u8], expired: bool, values: &mut [Value]) -> Result<(), BackendError> {
         let damaged = |why: String| BackendError::Damaged {
             message: format!("a stored row of view {} is damaged: {why}", self.name),
         };
-        let cells = decode_row(row).map_err(|error| damaged(error.to_string()))?;
-        if cells.len() != self.width {
-            return Err(damaged(format!("{} columns instead of {}", cells.len(), self.width)));
+        let (mut found, mut bytes) = (0, 0);
+        for cell in cells(row) {
+            for out in self.wanted.get(found).into_iter().flatten().filter(|_| !expired) {
+                values[*out] = decode_value(cell).map_err(|error| damaged(error.to_string()))?.0;
+            }
+            found += 1;
+            bytes += cell.len();
         }
-        values.extend(self.columns.iter().map(|index| match expired {
-            true => Value::Null,
-            false => cells[*index].clone(),
-        }));
+        if bytes != row.len() || found != self.wanted.len() {
+            let wanted = self.wanted.len();
+            return Err(damaged(format!("{found} columns instead of {wanted}; rebuild state/")));
+        }
         Ok(())
     }
 }
@@ -369,13 +324,17 @@ fn part(
             .position(|column| column.name == *name)
             .with_context(|| format!("view `{}` has no column `{name}`", view.name))
     };
+    let mut wanted = vec![Vec::new(); view.output.len()];
+    for (out, name) in set.columns.iter().enumerate() {
+        wanted[column(name)?].push(out);
+    }
     Ok(Part {
         view: view.id,
         name: view.name.clone(),
         ttl_us: view.ttl_us,
         key: set.key.iter().map(position).collect::<Result<_>>()?,
-        columns: set.columns.iter().map(column).collect::<Result<_>>()?,
-        width: view.output.len(),
+        columns: set.columns.len(),
+        wanted,
     })
 }
 
@@ -422,56 +381,6 @@ pub fn classes(pipeline: &Pipeline) -> Vec<String> {
             pipeline.label.classes.iter().map(super::outcomes::class_text_of).collect()
         }
         Task::Regression => Vec::new(),
-    }
-}
-
-/// An answer under construction.
-struct Answer {
-    ids: Vec<Option<String>>,
-    outcomes: Vec<Result<(u32, Scored), String>>,
-}
-
-impl Answer {
-    fn new(rows: usize) -> Self {
-        Self { ids: Vec::with_capacity(rows), outcomes: Vec::with_capacity(rows) }
-    }
-
-    fn add(&mut self, id: String, outcome: Result<(u32, Scored), String>) {
-        self.ids.push(outcome.is_ok().then_some(id));
-        self.outcomes.push(outcome);
-    }
-
-    fn finish(
-        self,
-        predictor: &Predictor,
-        asked: &RecordBatch,
-    ) -> Result<(RecordBatch, u64), BackendError> {
-        let schema = predictor.info.answer_schema();
-        let ok = |outcome: &Result<(u32, Scored), String>| outcome.as_ref().ok().cloned();
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(self.ids))];
-        columns.extend(asked.columns().iter().take(predictor.info.keys.fields().len()).cloned());
-        let scores = self.outcomes.iter().map(|one| ok(one).map(|(_, scored)| scored.score));
-        columns.push(Arc::new(scores.collect::<Float64Array>()));
-        let labels = self.outcomes.iter().map(|one| ok(one).and_then(|(_, one)| one.predicted));
-        columns.push(Arc::new(labels.collect::<StringArray>()));
-        if predictor.info.classes.len() > 2 {
-            let mut lists = ListBuilder::new(Float64Builder::new());
-            for one in &self.outcomes {
-                match one {
-                    Ok((_, scored)) => lists.append_value(scored.scores.iter().map(|s| Some(*s))),
-                    Err(_) => lists.append_null(),
-                }
-            }
-            columns.push(Arc::new(lists.finish()));
-        }
-        let versions = self.outcomes.iter().map(|one| ok(one).map(|(version, _)| version));
-        columns.push(Arc::new(versions.collect::<UInt32Array>()));
-        let errors = self.outcomes.iter().filter(|one| one.is_err()).count() as u64;
-        let told = self.outcomes.into_iter().map(Result::err);
-        columns.push(Arc::new(told.collect::<StringArray>()));
-        let batch = RecordBatch::try_new(schema, columns)
-            .map_err(|error| BackendError::internal(error.to_string()))?;
-        Ok((batch, errors))
     }
 }
 

@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use falaj_definitions::pipelines::Pipeline;
 use falaj_event::cells::Cells;
 use falaj_event::{LogTime, Value};
-use falaj_model::artifact::Artifact;
+use falaj_model::train::events::RowCounts;
 use falaj_monitor::{HeldOut, ReferenceRows, ReferenceSet};
 
 use super::outcomes::actual;
@@ -40,19 +40,19 @@ pub fn read(folder: &std::path::Path, id: &str) -> Result<Option<Arc<ReferenceSe
     }
 }
 
-/// The reference of a version: its training rows, and its scores on the rows held out.
+/// The reference of a version: its training rows, and its scores on the rows held out; `counts` says
+/// which these are.
 ///
 /// # Errors
 /// When the rows lack a column, or cannot be summarised.
 pub fn make(
     pipeline: &Pipeline,
-    artifact: &Artifact,
+    counts: RowCounts,
     loaded: &Loaded,
     batches: &[RecordBatch],
 ) -> Result<ReferenceSet> {
     let settings = monitor_settings(pipeline);
     let mut rows = ReferenceRows::new(&settings);
-    let counts = artifact.manifest().report.rows;
     let held_out = if counts.test > 0 { counts.test } else { counts.validation };
     let all = counts.train + counts.validation + counts.test;
     let names: Vec<String> =

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use falaj_event::{Hash256, LogTime, TopicSchema, Value};
 use falaj_lifecycle::{Actor, Command, ModelChange, ModelEvent, Refusal, RegistryState};
 use falaj_log::{Log, Reader, SequencerHandle};
@@ -24,6 +24,9 @@ pub enum CommandError {
     /// The registry refused.
     #[error("{0}")]
     Refused(#[from] Refusal),
+    /// What it came with does not fit.
+    #[error("{0}")]
+    Unfit(String),
     /// The log did not take it.
     #[error("{0:#}")]
     Log(anyhow::Error),
@@ -99,8 +102,12 @@ impl Registry {
         let cause = events.first().map(|event| event.at).unwrap_or_default();
         let encoded = events.iter().map(encode).collect::<Result<Vec<_>>>()?;
         let submission = rows::derived(&self.schema, &Hash256::default(), cause, &keys, encoded)?;
-        self.sequencer.append(&self.schema, submission.origin, submission.ops, submission.batch)?;
-        Ok(())
+        let (origin, ops, batch) = (submission.origin, submission.ops, submission.batch);
+        let ack = self.sequencer.append(&self.schema, origin, ops, batch)?;
+        match ack.rejected.first() {
+            None => Ok(()),
+            Some(row) => bail!("{TOPIC} refused an event: {}", row.reasons.join("; ")),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use super::predictor::{Predictor, decode_inputs, inputs_hash};
 use super::rows::RowReader;
 use super::serving::score;
 use super::{ModelLoop, loaded};
+use crate::backend::rows::is_expired;
 use crate::json::value_json;
 
 /// A logged prediction.
@@ -40,7 +41,7 @@ pub fn replay(models: &ModelLoop, pipeline: &str, id: &str, version: Option<u32>
         .with_context(|| format!("{pipeline} has no prediction `{id}` in the log"))?;
     let (inputs, events) = recompute(models, predictor, &logged)?;
     let artifact = models.artifacts().get(&logged.artifact)?;
-    let model = loaded(logged.version, &artifact)?;
+    let model = loaded(&predictor.pipeline, logged.version, &artifact)?;
     let threshold = predictor.pipeline.serving.threshold;
     let mut scratch = model.scorer.scratch();
     let scored = score(&model, predictor.names(), &inputs, threshold, &mut scratch);
@@ -88,7 +89,7 @@ fn find(
     version: Option<u32>,
 ) -> Result<Option<Logged>> {
     let core = models.core();
-    let name = format!("{}.predictions", predictor.pipeline.name);
+    let name = predictor.pipeline.predictions_name();
     let topic = core.catalog.topics.get(&name).with_context(|| format!("no {name}"))?;
     let schema = &topic.schema;
     let reader = core.reader.with_options(ReadOptions {
@@ -170,10 +171,9 @@ fn recompute(
         let (row, replayed) = crate::replay::row_at(core, &plans, &key, epoch, entry.record.t)?;
         events += replayed;
         let values = row.as_ref().map(|row| decode_row(&row.columns)).transpose()?;
-        let expired = row.as_ref().is_some_and(|row| {
-            let age = i128::from(entry.record.t.0) - i128::from(row.latest_event_time);
-            plan.ttl_us.is_some_and(|ttl| age > i128::from(ttl))
-        });
+        let at = entry.record.t.as_event_time();
+        let expired =
+            row.as_ref().is_some_and(|row| is_expired(plan.ttl_us, row.latest_event_time, at));
         for column in &set.columns {
             let index = plan.output.iter().position(|found| found.name == *column);
             let index = index.with_context(|| format!("no column `{column}`"))?;

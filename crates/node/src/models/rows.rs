@@ -38,10 +38,18 @@ pub fn batch(schema: &TopicSchema, rows: Vec<Row<'_>>) -> Result<RecordBatch> {
             columns[index][number] = value;
         }
     }
+    of_columns(schema, &columns)
+}
+
+/// A batch of `schema` from the values of every column, in its order.
+///
+/// # Errors
+/// When a value is not of its column's type.
+pub fn of_columns(schema: &TopicSchema, columns: &[Vec<Value>]) -> Result<RecordBatch> {
     let arrays = schema
         .columns
         .iter()
-        .zip(&columns)
+        .zip(columns)
         .map(|(column, values)| {
             to_array(&column.column_type, values)
                 .with_context(|| format!("topic {}, column `{}`", schema.name, column.name))

@@ -4,35 +4,37 @@
 //! run that was interrupted, with its node or alone, goes on from its last checkpoint; one that fails
 //! leaves a failed version and no model. Does not know how a model is trained.
 
+mod process;
+
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command as Process, Stdio};
+use std::process::Child;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use arrow::array::{Array, ArrayRef, BooleanArray, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use falaj_definitions::pipelines::{Pipeline, Task};
+use falaj_event::LogTime;
 use falaj_event::cells::Cells;
-use falaj_event::{Hash256, LogTime, Value};
 use falaj_lifecycle::queue::{QueuedRun, RunNeeds, RunningRun, Slots, next_runs};
 use falaj_lifecycle::registry::{RequestCause, TrainedModel};
 use falaj_lifecycle::{Action, Actor, Stage, VersionNumber, WindowRef};
 use falaj_model::artifact::Artifact;
 use falaj_model::artifact::manifest::{Provenance, ViewReference};
-use serde_json::Value as Json;
+use falaj_model::train::events::RowCounts;
 
 use super::evaluate::{TestRows, evidence};
 use super::job::{Folder, Job, replace};
 use super::outcomes::{class_text, is_positive};
+use super::predictor::classes;
 use super::registry::CommandError;
-use super::rows::{derived, moment, text};
-use super::{ModelLoop, loaded, reference, rules};
-use crate::pump::wall_clock_us;
+use super::serving::Loaded;
+use super::{ModelLoop, loaded, onnx, reference, rules};
+use process::train;
 
 /// Runs at work at once on the CPU.
 const CPU_SLOTS: u32 = 1;
@@ -126,6 +128,8 @@ fn look_after(all: &Weak<ModelLoop>) {
         if all.is_stopping() {
             return;
         }
+        // A failure of the log is in the sequencer's status.
+        let _ = all.write_figures();
         all.promote_waiting();
         for (pipeline, version) in all.at_stage(&[Stage::Validated]) {
             let action = Action::Shadow { version };
@@ -221,17 +225,26 @@ fn carry_through(all: &Arc<ModelLoop>, run: &QueuedRun, version: VersionNumber) 
     let folder = Folder(all.core.options.data.runs().join(&run.run));
     let stage =
         all.registry(|state| Some(state.pipeline(&run.pipeline)?.versions.get(&version)?.stage));
-    if stage != Some(Stage::Trained) {
+    let candidate = if stage == Some(Stage::Trained) {
+        Candidate::kept(all, pipeline, version, &folder)?
+    } else {
         if !folder.job().exists() {
             prepare(all, pipeline, run, version, &folder)?;
         }
-        let hardware = format!("{} CPU threads", threads());
+        // A registered file, or the artifact of a run that was interrupted behind its end.
+        let is_made = folder.artifact().exists();
+        let hardware = match is_made {
+            true => "none: its artifact is there".to_owned(),
+            false => format!("{} CPU threads", threads()),
+        };
         let action = Action::StartTraining { version, hardware };
         all.carry_out(&run.pipeline, Actor::Platform, "its turn came", action)?;
-        train(all, run, version, &folder)?;
-        finish(all, run, version, &folder)?;
-    }
-    judge(all, pipeline, version, &folder)?;
+        if !is_made {
+            train(all, run, version, &folder)?;
+        }
+        finish(all, pipeline, version, &folder)?
+    };
+    judge(all, pipeline, &candidate)?;
     // The folder's rows are personal data; nothing needs them any more.
     std::fs::remove_dir_all(&folder.0).with_context(|| format!("removing {}", folder.0.display()))
 }
@@ -286,9 +299,13 @@ fn labelled(pipeline: &Pipeline, rows: Vec<RecordBatch>) -> Result<Vec<RecordBat
                         .map(|value| (!value.is_null()).then(|| is_positive(pipeline, &value)))
                         .collect::<BooleanArray>(),
                 ),
-                Task::Multiclass => Arc::new(
-                    values.map(|value| class_text(pipeline, &value)).collect::<StringArray>(),
-                ),
+                Task::Multiclass => {
+                    // A class that is not declared is no truth that can be learned.
+                    let declared = classes(pipeline);
+                    let class = |value| class_text(pipeline, &value);
+                    let known = values.map(|value| class(value).filter(|c| declared.contains(c)));
+                    Arc::new(known.collect::<StringArray>())
+                }
                 Task::Regression => cast(column, &DataType::Float64)?,
             };
             let mut fields = batch.schema().fields().to_vec();
@@ -300,89 +317,59 @@ fn labelled(pipeline: &Pipeline, rows: Vec<RecordBatch>) -> Result<Vec<RecordBat
         .collect()
 }
 
-/// Runs the process and records what it says.
-fn train(all: &ModelLoop, run: &QueuedRun, version: VersionNumber, folder: &Folder) -> Result<()> {
-    let program = all.core.options.trainer.clone();
-    let program = program.map_or_else(std::env::current_exe, Ok).context("finding this program")?;
-    let mut child = Process::new(&program)
-        .arg("trainer")
-        .arg("--job")
-        .arg(&folder.0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("starting {} trainer", program.display()))?;
-    // Held until the process has ended: it ends when its standard input does.
-    let input = child.stdin.take();
-    let output = child.stdout.take().context("a trainer has an output")?;
-    let errors = child.stderr.take().context("a trainer has an error output")?;
-    {
-        let mut state = all.runs.lock();
-        let stopping = state.stopping;
-        let entry = state.at_work.get_mut(&run.run).context("the run was let go of")?;
-        entry.child = Some(child);
-        if stopping || entry.cancelled_by.is_some() {
-            end(&mut entry.child);
-        }
-    }
-    let told = std::thread::spawn(move || {
-        let mut text = String::new();
-        // What cannot be read is not told.
-        let _ = BufReader::new(errors).take(64 << 10).read_to_string(&mut text);
-        text
-    });
-    let failure = listen(all, run, version, output);
-    drop(input);
-    let child = all.runs.lock().at_work.get_mut(&run.run).and_then(|entry| entry.child.take());
-    let status = child.context("the run was let go of")?.wait()?;
-    let told = told.join().unwrap_or_default();
-    match (failure?, status.success()) {
-        (None, true) => Ok(()),
-        (Some(error), _) => bail!("{error}"),
-        (None, false) => bail!("the trainer ended with {status}: {}", told.trim()),
-    }
+/// A trained version with the rows of its training set: read once, for reference and gates alike.
+struct Candidate {
+    loaded: Loaded,
+    rows: Vec<RecordBatch>,
+    /// How the labelled rows are divided: the last ones are held out for the gates.
+    counts: RowCounts,
 }
 
-/// Records reports until the process ends; gives the failure that it reported.
-fn listen(
-    all: &ModelLoop,
-    run: &QueuedRun,
-    version: VersionNumber,
-    output: impl Read,
-) -> Result<Option<String>> {
-    let topic = all.core.catalog.topics.get("falaj.runs").context("no falaj.runs")?;
-    let cause = all.now();
-    let attempt =
-        all.registry(|state| Some(state.pipeline(&run.pipeline)?.versions.get(&version)?.attempts));
-    let mut failure = None;
-    for (ordinal, line) in BufReader::new(output).lines().enumerate() {
-        let line = line.context("reading a trainer's reports")?;
-        let Ok(report) = serde_json::from_str::<Json>(&line) else { continue };
-        let kind = report["event"].as_str().unwrap_or("report").to_owned();
-        if kind == "failed" {
-            failure = Some(report["error"].as_str().unwrap_or("it did not say why").to_owned());
-        }
-        let key = format!("{} {} {ordinal}", run.run, attempt.unwrap_or_default());
-        let row = vec![
-            ("run", text(&run.run)),
-            ("pipeline", text(&run.pipeline)),
-            ("version", Value::UInt(version.into())),
-            ("t", moment(cause)),
-            ("kind", text(kind)),
-            ("ordinal", Value::UInt(ordinal as u64)),
-            ("detail", text(line)),
-            ("wall_clock", moment(LogTime(wall_clock_us()))),
-        ];
-        let keys = [key.into_bytes()];
-        let submission = derived(&topic.schema, &Hash256::default(), cause, &keys, vec![row])?;
-        all.core.sequencer.submit(submission);
+impl Candidate {
+    fn new(
+        pipeline: &Pipeline,
+        version: VersionNumber,
+        artifact: &Artifact,
+        folder: &Folder,
+    ) -> Result<Self> {
+        let rows = folder.read_rows()?;
+        let told = artifact.manifest().report.rows;
+        let counts = match told.train {
+            // A model of another tool: what it was trained on is not known, the rows held out are.
+            0 => onnx::counts(pipeline, &rows)?,
+            _ => told,
+        };
+        Ok(Self { loaded: loaded(pipeline, version, artifact)?, rows, counts })
     }
-    Ok(failure)
+
+    /// How many rows are held out for the gates.
+    fn held_out(&self) -> usize {
+        if self.counts.test > 0 { self.counts.test } else { self.counts.validation }
+    }
+
+    /// The candidate of a run that was interrupted between its end and its verdict.
+    fn kept(
+        all: &ModelLoop,
+        pipeline: &Pipeline,
+        version: VersionNumber,
+        folder: &Folder,
+    ) -> Result<Self> {
+        let id = all.registry(|state| {
+            let found = state.pipeline(&pipeline.name)?.versions.get(&version)?;
+            Some(found.model.as_ref()?.artifact_sha256.clone())
+        });
+        let artifact = all.artifacts.get(&id.context("the version has no model")?)?;
+        Self::new(pipeline, version, &artifact, folder)
+    }
 }
 
 /// Takes the artifact in and tells the registry.
-fn finish(all: &ModelLoop, run: &QueuedRun, version: VersionNumber, folder: &Folder) -> Result<()> {
+fn finish(
+    all: &ModelLoop,
+    pipeline: &Pipeline,
+    version: VersionNumber,
+    folder: &Folder,
+) -> Result<Candidate> {
     let path = folder.artifact();
     let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
     let artifact = Artifact::from_bytes(&bytes, None)?;
@@ -401,37 +388,29 @@ fn finish(all: &ModelLoop, run: &QueuedRun, version: VersionNumber, folder: &Fol
         metrics: manifest.report.test.0.clone(),
         lineage,
     };
-    let pipeline = all.core.catalog.pipeline(&run.pipeline).context("the pipeline is gone")?;
-    let candidate = loaded(version, &artifact)?;
-    let reference = reference::make(pipeline, &artifact, &candidate, &folder.read_rows()?)?;
+    let candidate = Candidate::new(pipeline, version, &artifact, folder)?;
+    let Candidate { loaded, rows, counts } = &candidate;
+    let reference = reference::make(pipeline, *counts, loaded, rows)?;
     let id = all.artifacts.put(artifact)?;
     replace(&reference::path(&all.core.options.data.models(), &id), &reference.to_bytes())?;
     let action = Action::FinishTraining { version, model };
-    all.carry_out(&run.pipeline, Actor::Platform, "its run ended with a model", action)?;
-    Ok(())
+    all.carry_out(&pipeline.name, Actor::Platform, "its run ended with a model", action)?;
+    Ok(candidate)
 }
 
 /// Measures a trained version and enters the verdict of the gates.
-fn judge(
-    all: &ModelLoop,
-    pipeline: &Pipeline,
-    version: VersionNumber,
-    folder: &Folder,
-) -> Result<()> {
-    let (id, gates, champion) = all
+fn judge(all: &ModelLoop, pipeline: &Pipeline, candidate: &Candidate) -> Result<()> {
+    let (gates, champion) = all
         .registry(|state| {
             let state = state.pipeline(&pipeline.name)?;
-            let model = state.versions.get(&version)?.model.as_ref()?;
-            Some((model.artifact_sha256.clone(), state.rules.gates.clone(), state.champion))
+            Some((state.rules.gates.clone(), state.champion))
         })
-        .context("the version has no model")?;
-    let artifact = all.artifacts.get(&id)?;
-    let rows = folder.read_rows()?;
-    let counts = artifact.manifest().report.rows;
-    let test = TestRows::new(&rows, if counts.test > 0 { counts.test } else { counts.validation })?;
-    let candidate = loaded(version, &artifact)?;
+        .context("the registry does not know the pipeline")?;
+    let test = TestRows::new(&candidate.rows, candidate.held_out())?;
     let champion = champion.map(|number| all.load(&pipeline.name, number)).transpose()?;
-    let evidence = evidence(pipeline, &all.core.catalog, &candidate, champion.as_deref(), &test)?;
+    let own = &candidate.loaded;
+    let evidence = evidence(pipeline, &all.core.catalog, own, champion.as_deref(), &test)?;
+    let version = own.version;
     let report = gates.evaluate(&evidence);
     let actor = Actor::Rule("gates".to_owned());
     let action = Action::Evaluate { version, report };

@@ -18,6 +18,55 @@ pub struct Loaded {
     pub digest: [u8; 32],
     /// The model.
     pub scorer: Scorer,
+    /// The classes, in the order of the pipeline's scores; none for a number.
+    classes: Vec<String>,
+    /// Where the model has the score of each class; empty where it has them in that order.
+    places: Vec<Option<usize>>,
+}
+
+impl Loaded {
+    /// A model under the classes that its pipeline declares (none: the model's own). A declared class
+    /// that it has never seen has the probability 0.
+    ///
+    /// # Errors
+    /// When the model knows a class that is not declared.
+    pub fn new(
+        version: u32,
+        digest: [u8; 32],
+        scorer: Scorer,
+        declared: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        let own = scorer.target().classes();
+        if declared.is_empty() || own == declared {
+            let classes = own.to_vec();
+            return Ok(Self { version, digest, scorer, classes, places: Vec::new() });
+        }
+        if let Some(stranger) = own.iter().find(|class| !declared.contains(class)) {
+            anyhow::bail!("version {version} knows a class `{stranger}` that is not declared");
+        }
+        let place = |class: &String| own.iter().position(|known| known == class);
+        let places = declared.iter().map(place).collect();
+        Ok(Self { version, digest, scorer, classes: declared, places })
+    }
+
+    /// The classes, in the order of [`Scored::scores`]; none for a number.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Numbers per prediction: one, or one per class of a multiclass task.
+    pub fn outputs(&self) -> usize {
+        if self.places.is_empty() { self.scorer.outputs() } else { self.places.len() }
+    }
+
+    /// The model's scores in the order of [`Loaded::classes`].
+    pub fn arrange(&self, scores: Vec<f64>) -> Vec<f64> {
+        if self.places.is_empty() {
+            return scores;
+        }
+        let score = |place: &Option<usize>| place.and_then(|at| scores.get(at).copied());
+        self.places.iter().map(|place| score(place).unwrap_or(0.0)).collect()
+    }
 }
 
 /// What serves one pipeline.
@@ -111,7 +160,7 @@ pub fn score(
     }
     let mut scores = vec![0.0; loaded.scorer.outputs()];
     loaded.scorer.score_into(&inputs, scratch, &mut scores).map_err(|error| error.to_string())?;
-    Ok(label(loaded.scorer.target().classes(), scores, threshold))
+    Ok(label(loaded.classes(), loaded.arrange(scores), threshold))
 }
 
 /// The label that follows from a row's scores.

@@ -21,6 +21,7 @@
 pub mod decode;
 pub mod emit;
 pub mod pipeline;
+pub mod served;
 pub mod settings;
 
 use std::collections::BTreeSet;

@@ -14,6 +14,8 @@ use falaj_event::value::to_array;
 use falaj_event::{ColumnType, Value, ViewRow};
 use falaj_gateway::backend::ValueStatus;
 
+use crate::backend::rows::is_expired;
+
 /// A view's answer for one label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -149,8 +151,7 @@ fn read(plan: &ViewPlan, answer: &Answer) -> Result<(Vec<Value>, Option<ValueSta
         Answer::Absent => return Ok((Vec::new(), Some(ValueStatus::NotFound))),
         Answer::Unavailable => return Ok((Vec::new(), Some(ValueStatus::Unavailable))),
     };
-    let age = i128::from(t) - i128::from(row.latest_event_time);
-    if plan.ttl_us.is_some_and(|ttl| age > i128::from(ttl)) {
+    if is_expired(plan.ttl_us, row.latest_event_time, t) {
         return Ok((Vec::new(), Some(ValueStatus::Expired)));
     }
     let cells = decode_row(&row.columns).with_context(|| format!("a row of `{}`", plan.name))?;

@@ -15,7 +15,7 @@ use falaj_log::{ReadOptions, Reader};
 use falaj_views::{Snapshot, ViewError};
 
 use super::answers::{Answer, Features};
-use super::{Labels, Served};
+use super::{Labels, served};
 use crate::core::Core;
 use crate::pump::epoch_input;
 
@@ -26,7 +26,6 @@ pub(super) struct Work<'a> {
     pub labels: &'a Labels,
     /// The last epoch that is seen.
     pub epoch: u64,
-    pub served: Option<Served<'a>>,
     pub progress: &'a mut dyn FnMut(Progress),
 }
 
@@ -103,10 +102,7 @@ impl Work<'_> {
     }
 
     fn as_served(&self) -> Result<Features> {
-        let served = self.served.context(
-            "no predictions have been logged: train as_corrected or as_known until some are",
-        )?;
-        let rows = served(self.pipeline, self.labels)?;
+        let rows = served::read(self.core, self.pipeline, self.labels, self.epoch)?;
         ensure!(rows.len() == self.labels.len(), "one prediction or none per label");
         let mut features = Features::new(self.labels.len());
         let mut place = 0;

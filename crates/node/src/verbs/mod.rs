@@ -32,10 +32,10 @@ use falaj_gateway::{Client, ConnectOptions};
 use falaj_log::ClockMode;
 use serde_json::Value as Json;
 
-use crate::cli::{Cli, Clock, Connection, Verb};
+use crate::cli::{Cli, Clock, Connection, TokenOf, Verb};
 use crate::core::CoreOptions;
 use crate::endpoint::{self, DataDirectory};
-use crate::serve::{Node, NodeOptions, connect};
+use crate::serve::{Node, NodeOptions, connect_as};
 
 /// Runs what the command line asks for.
 ///
@@ -63,7 +63,18 @@ pub async fn run(cli: Cli) -> Result<()> {
         Verb::Export(options) => export::run(options, json).await,
         Verb::TrainingSet(options) => training_set::run(options, json).await,
         Verb::Migrate(options) => migrate::run(options, json).await,
+        Verb::Token(options) => token(&options, json),
     }
+}
+
+fn token(options: &TokenOf, json: bool) -> Result<()> {
+    let folder = DataDirectory(options.data.clone()).persons();
+    let (_, path) = falaj_gateway::persons::token_of(&folder, &options.name)?;
+    match json {
+        true => println!("{}", serde_json::json!({ "person": options.name, "file": path })),
+        false => println!("{}", path.display()),
+    }
+    Ok(())
 }
 
 impl From<Clock> for ClockMode {
@@ -93,7 +104,8 @@ impl Session {
         }
         let data = DataDirectory(connection.data.clone());
         if let Some(found) = endpoint::read(&data)
-            && let Ok(client) = connect(&data, found.address).await
+            && let Ok(client) =
+                connect_as(&data, found.address, connection.token_file.as_deref()).await
         {
             return Ok(Self { client, node: None });
         }
@@ -106,7 +118,8 @@ impl Session {
         let node = Node::start(options, catalog).await.with_context(|| {
             format!("no node answers on {} and it cannot be opened", connection.data.display())
         })?;
-        Ok(Self { client: node.client().await?, node: Some(node) })
+        let client = node.client_as(connection.token_file.as_deref()).await?;
+        Ok(Self { client, node: Some(node) })
     }
 
     /// As [`Session::open`], for verbs that only read: a directory without data is an error.

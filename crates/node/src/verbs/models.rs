@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use falaj_model::artifact::hex;
 use serde_json::{Value as Json, json};
 
 use super::Session;
 use super::text::{table, time};
-use super::train::gates;
+use super::train::{follow, gates, print, verdict};
 use crate::cli::{ModelAction, Models};
 
 /// Shows or changes.
@@ -16,30 +17,46 @@ use crate::cli::{ModelAction, Models};
 /// When the node cannot be asked, or it refuses.
 pub async fn run(options: Models, as_json: bool) -> Result<()> {
     let session = Session::open_existing(&options.connection).await?;
-    let outcome = ask(&session, &options).await;
+    let outcome = ask(&session, &options, as_json).await;
     session.close().await?;
     let answer = outcome?;
     if as_json {
         println!("{answer}");
-        return Ok(());
+        return match (&options.pipeline, &options.action) {
+            (Some(pipeline), Some(ModelAction::Register { .. })) => verdict(pipeline, &answer),
+            _ => Ok(()),
+        };
     }
     match (&options.pipeline, &options.action) {
         (None, _) => overview(&answer),
         (Some(_), None) => show(&answer),
         (Some(_), Some(ModelAction::History)) => history(&answer),
         (Some(_), Some(ModelAction::Card { to, .. })) => write_card(&answer, to)?,
+        (Some(pipeline), Some(ModelAction::Register { .. })) => registered(pipeline, &answer)?,
         (Some(_), Some(_)) => told(&answer),
     }
     Ok(())
 }
 
-async fn ask(session: &Session, options: &Models) -> Result<Json> {
+async fn ask(session: &Session, options: &Models, quiet: bool) -> Result<Json> {
     let Some(pipeline) = &options.pipeline else {
         return Ok(session.client.json_action("models", &json!({})).await?);
     };
     let on = |version: &crate::cli::OnVersion| json!({ "pipeline": pipeline, "version": version.version, "reason": version.reason });
     let (action, body) = match &options.action {
         None | Some(ModelAction::History) => ("models", json!({ "pipeline": pipeline })),
+        Some(ModelAction::Register { onnx, reason, no_wait }) => {
+            let file =
+                std::fs::read(onnx).with_context(|| format!("reading {}", onnx.display()))?;
+            let body = json!({ "pipeline": pipeline, "onnx": hex(&file), "reason": reason });
+            let asked = session.client.json_action("model_register", &body).await?;
+            if *no_wait {
+                return Ok(asked);
+            }
+            let version = asked["version"].as_u64().unwrap_or_default();
+            let run = asked["run"].as_str().unwrap_or_default();
+            return follow(session, pipeline, run, version, quiet).await;
+        }
         Some(ModelAction::Approve(version)) => ("model_approve", on(version)),
         Some(ModelAction::Withdraw(version)) => ("model_withdraw", on(version)),
         Some(ModelAction::Reject(version)) => ("model_reject", on(version)),
@@ -139,6 +156,16 @@ fn history(model: &Json) {
         ]);
     }
     println!("{served}");
+}
+
+/// The verdict of a registered model; only its names, where it was not waited for.
+fn registered(pipeline: &str, answer: &Json) -> Result<()> {
+    if answer["stage"].is_null() {
+        println!("run {} makes version {}", answer["run"], answer["version"]);
+        return Ok(());
+    }
+    print(pipeline, answer);
+    verdict(pipeline, answer)
 }
 
 fn told(answer: &Json) {

@@ -1,13 +1,16 @@
-//! `falaj score`: a file of rows through a model, part by part, through the same door as any caller's.
+//! `falaj score`: a file of rows, or all keys of a view at one `T`, through a model, part by part, through
+//! the same door as any caller's.
 //!
 //! Parts that are whole are left alone, so a scoring that was interrupted goes on where it was. Every
 //! score is a prediction event like any other.
+
+mod source;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use falaj_gateway::client::PredictStream;
@@ -20,6 +23,7 @@ use super::predict::inputs;
 use super::text::{bar, count, table};
 use crate::cli::Score;
 use crate::parquet_file;
+use source::Source;
 
 /// Rows of one part.
 const PART_ROWS: usize = 50_000;
@@ -48,24 +52,26 @@ async fn score(session: &Session, options: &Score, as_json: bool) -> Result<()> 
     let schema = request_schema(&wanted);
     std::fs::create_dir_all(&options.to)
         .with_context(|| format!("creating {}", options.to.display()))?;
+    let mut source = Source::open(session, options, &wanted).await?;
+    let asking = PredictOptions { as_of: source.as_of(), ..PredictOptions::default() };
     let mut stream = session.client.predictions(&options.model, &schema).await?;
-    let progress = bar(parquet_file::rows(&options.from)?, &options.model);
+    let progress = bar(source.rows(), &options.model);
     let (mut tally, mut number, mut first) = (Tally::default(), 0, 0_u64);
-    for batch in parquet_file::reader(&options.from, PART_ROWS)? {
-        let batch = batch.with_context(|| format!("reading {}", options.from.display()))?;
+    while let Some(batch) = source.next(PART_ROWS).await? {
         let path = options.to.join(format!("part-{number:05}.parquet"));
         if path.exists() {
             tally.kept += batch.num_rows() as u64;
         } else {
-            let rows = questions(&batch, &schema, &options.name(), first)?;
-            part(&mut stream, &rows, options.batch as usize, &path, &mut tally).await?;
+            let rows = questions(&batch, &schema, &source, first)?;
+            let size = options.batch as usize;
+            part(&mut stream, &rows, &asking, size, &path, &mut tally).await?;
         }
         number += 1;
         first += batch.num_rows() as u64;
         progress.set_position(first);
     }
     progress.finish_and_clear();
-    report(options, &tally, as_json);
+    report(options, &source, &tally, as_json);
     Ok(())
 }
 
@@ -74,11 +80,11 @@ fn request_schema(wanted: &[Arc<Field>]) -> SchemaRef {
     Arc::new(Schema::new(std::iter::once(id).chain(wanted.iter().cloned()).collect::<Vec<_>>()))
 }
 
-/// The model's inputs of a batch; ids are the file's own, or its name and the row's number.
+/// The model's inputs of a batch; ids are the file's own, or the source's name and the row's number.
 fn questions(
     batch: &RecordBatch,
     schema: &SchemaRef,
-    name: &str,
+    source: &Source,
     first: u64,
 ) -> Result<RecordBatch> {
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
@@ -89,8 +95,12 @@ fn questions(
                 columns.push(column.with_context(|| format!("column `{}`", field.name()))?);
             }
             None if field.name() == PREDICTION_ID => {
+                let name = source.name();
                 let ids = (0..batch.num_rows() as u64).map(|row| format!("{name}-{}", first + row));
                 columns.push(Arc::new(StringArray::from_iter_values(ids)));
+            }
+            None if source.leaves_out(field.name()) => {
+                columns.push(new_null_array(field.data_type(), batch.num_rows()));
             }
             None => {
                 bail!("the file has no column `{}`, which the model is asked with", field.name())
@@ -104,6 +114,7 @@ fn questions(
 async fn part(
     stream: &mut PredictStream,
     rows: &RecordBatch,
+    asking: &PredictOptions,
     batch_rows: usize,
     path: &Path,
     tally: &mut Tally,
@@ -113,7 +124,7 @@ async fn part(
     while from < rows.num_rows() {
         let slice = rows.slice(from, batch_rows.min(rows.num_rows() - from));
         from += slice.num_rows();
-        let answer = stream.predict(&slice, &PredictOptions::default()).await?;
+        let answer = stream.predict(&slice, asking).await?;
         tally.rows += answer.metadata.rows;
         tally.errors += answer.metadata.errors;
         for row in 0..answer.batch.num_rows() {
@@ -130,7 +141,7 @@ async fn part(
     std::fs::rename(&draft, path).with_context(|| format!("writing {}", path.display()))
 }
 
-fn report(options: &Score, tally: &Tally, as_json: bool) {
+fn report(options: &Score, source: &Source, tally: &Tally, as_json: bool) {
     if as_json {
         let told = json!({
             "rows": tally.rows,
@@ -138,6 +149,7 @@ fn report(options: &Score, tally: &Tally, as_json: bool) {
             "kept": tally.kept,
             "first_error": tally.first_error,
             "to": options.to,
+            "as_of": source.as_of(),
         });
         println!("{told}");
         return;

@@ -39,19 +39,22 @@ async fn ask(session: &Session, options: &Train, as_json: bool) -> Result<()> {
         true => println!("{told}"),
         false => print(&options.pipeline, &told),
     }
-    match told["stage"].as_str() {
-        Some("failed" | "rejected") => bail!(
-            "version {version} of {} is {}; `falaj models {} history` says why",
-            options.pipeline,
-            told["stage"].as_str().unwrap_or_default(),
-            options.pipeline
+    verdict(&options.pipeline, &told)
+}
+
+/// An error where a version did not pass.
+pub(super) fn verdict(pipeline: &str, version: &Json) -> Result<()> {
+    match version["stage"].as_str() {
+        Some(stage @ ("failed" | "rejected")) => bail!(
+            "version {} of {pipeline} is {stage}; `falaj models {pipeline} history` says why",
+            version["version"]
         ),
         _ => Ok(()),
     }
 }
 
 /// Follows a run until its version serves, waits for a person, or has ended.
-async fn follow(
+pub(super) async fn follow(
     session: &Session,
     pipeline: &str,
     run: &str,
@@ -60,12 +63,10 @@ async fn follow(
 ) -> Result<Json> {
     let progress = if quiet { ProgressBar::hidden() } else { spinner("waiting for its turn") };
     let mut epochs: Option<ProgressBar> = None;
-    let mut seen = 0;
+    let mut seen = 0_u64;
     let mut settled: Option<Instant> = None;
     loop {
-        let reports = reports(session, run, seen).await?;
-        seen += reports.len();
-        for report in reports {
+        for report in reports(session, run, &mut seen).await? {
             show(&report, &progress, &mut epochs, quiet);
         }
         let all = session.client.json_action("models", &json!({ "pipeline": pipeline })).await?;
@@ -92,11 +93,18 @@ async fn follow(
 /// How long a version in shadow is watched for its promotion.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// Reports of a run beyond the first `seen`.
-async fn reports(session: &Session, run: &str, seen: usize) -> Result<Vec<Json>> {
-    let mut reading = session.client.read(&ReadTicket::topic("falaj.runs")).await?;
+/// Reports of a run from offset `from` of their topic on, which has one partition; moves `from`
+/// behind what was read.
+async fn reports(session: &Session, run: &str, from: &mut u64) -> Result<Vec<Json>> {
+    let ticket = ReadTicket {
+        partition: Some(0),
+        from_offset: Some(*from),
+        ..ReadTicket::topic("falaj.runs")
+    };
+    let mut reading = session.client.read(&ticket).await?;
     let mut reports = Vec::new();
     while let Some(batch) = reading.next().await? {
+        *from += batch.num_rows() as u64;
         for row in batch_json(&batch)? {
             if row["run"] == run {
                 let detail = row["detail"].as_str().unwrap_or_default();
@@ -104,7 +112,7 @@ async fn reports(session: &Session, run: &str, seen: usize) -> Result<Vec<Json>>
             }
         }
     }
-    Ok(reports.split_off(seen.min(reports.len())))
+    Ok(reports)
 }
 
 fn show(report: &Json, progress: &ProgressBar, epochs: &mut Option<ProgressBar>, quiet: bool) {
@@ -120,6 +128,9 @@ fn show(report: &Json, progress: &ProgressBar, epochs: &mut Option<ProgressBar>,
                 report["rows"]["test"],
                 report["trainer"].as_str().unwrap_or_default(),
             ));
+            if let Some(why) = report["restarted"].as_str() {
+                progress.println(why);
+            }
             *epochs = Some(bar(report["epochs"].as_u64().unwrap_or(1), "epochs"));
         }
         Some("epoch") => {
@@ -137,7 +148,7 @@ fn show(report: &Json, progress: &ProgressBar, epochs: &mut Option<ProgressBar>,
     }
 }
 
-fn print(pipeline: &str, version: &Json) {
+pub(super) fn print(pipeline: &str, version: &Json) {
     println!(
         "{pipeline} version {}: {}",
         version["version"],

@@ -51,8 +51,8 @@ impl Topics {
             FeedbackJoin::KeyAndTime { .. } => None,
         };
         Ok(Self {
-            predictions: topic(&format!("{}.predictions", pipeline.name))?,
-            outcomes: topic(&format!("{}.outcomes", pipeline.name))?,
+            predictions: topic(&pipeline.predictions_name())?,
+            outcomes: topic(&pipeline.outcomes_name())?,
             label_column: column(&pipeline.label.column)?,
             entity: pipeline.entity.iter().map(|name| column(name)).collect::<Result<_>>()?,
             observed_at: column(&pipeline.label.observed_at)?,

@@ -70,10 +70,9 @@ impl Emitter {
         let (sender, topic) = (self.sender.clone(), submission.schema.name.clone());
         submission.reply = Box::new(move |outcome| {
             let told = match outcome {
-                Ok(ack) => match ack.rejected.first() {
-                    None => Ok(()),
-                    Some(row) => Err(format!("{topic} refused {}", row.reasons.join("; "))),
-                },
+                // A row that was refused is on the topic's `.rejected`, with its reasons: the rest
+                // goes on.
+                Ok(_) => Ok(()),
                 Err(error) => Err(format!("{topic}: {error}")),
             };
             // The fold has ended: the log's next reader sees what was appended.

@@ -22,6 +22,7 @@ use falaj_monitor::{
 };
 
 use super::decode::Topics;
+use super::served::ServedWatch;
 use super::settings::{
     DETECTOR_ALARMS, figure_name, guardrail_rules, join_rule, monitor_settings, trigger_rules,
 };
@@ -55,6 +56,7 @@ pub struct PipelineWatch {
     settings: MonitorSettings,
     joiner: Joiner,
     monitor: Monitor,
+    served: ServedWatch,
     triggers: TriggerState,
     trigger_rules: Vec<TriggerRule>,
     guardrails: GuardrailState,
@@ -82,6 +84,7 @@ impl PipelineWatch {
             topics: Topics::of(pipeline, catalog)?,
             joiner: Joiner::new(join_rule(pipeline)),
             monitor: Monitor::new(settings.clone()),
+            served: ServedWatch::new(pipeline, catalog)?,
             settings,
             triggers: TriggerState::default(),
             trigger_rules: trigger_rules(pipeline),
@@ -97,8 +100,8 @@ impl PipelineWatch {
     }
 
     /// The topics that it reads.
-    pub fn reads(&self) -> [TopicId; 2] {
-        [self.topics.predictions.id(), self.topics.labels.id()]
+    pub fn reads(&self) -> [TopicId; 3] {
+        [self.topics.predictions.id(), self.topics.labels.id(), self.served.reads()]
     }
 
     /// Predictions that wait for labels, and labels that wait.
@@ -193,7 +196,8 @@ impl PipelineWatch {
                 Outcome::of(&self.settings.task, truth, joined)
             })
             .collect();
-        let closed = self.monitor.epoch(t, &predictions, &judged);
+        let mut closed = self.monitor.epoch(t, &predictions, &judged);
+        closed.extend(self.served.epoch(t, &self.topics, events, &judged)?);
         let decisions = self.decide(registry, t, judging as u64, &closed.findings);
         let outcomes = judged.into_iter().filter(|outcome| self.is_written(outcome)).collect();
         Ok(Given { outcomes, rows: closed.rows, decisions, counts })
@@ -201,7 +205,7 @@ impl PipelineWatch {
 
     fn read(&self, events: &EpochEvents) -> Result<(Vec<Prediction>, Vec<Label>)> {
         let (mut predictions, mut labels) = (Vec::new(), Vec::new());
-        let [of_predictions, of_labels] = self.reads();
+        let [of_predictions, of_labels, _] = self.reads();
         for part in &events.topics {
             let id = part.topic.id();
             if id == of_predictions {
