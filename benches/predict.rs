@@ -149,8 +149,7 @@ async fn latency(
         bare,
     };
     let times = ask(&mut doors, requests, cards).await?;
-    for (quantile, at, target) in
-        [("p50", 0.5, Target::Stated), ("p99", 0.99, Target::AtMost(2.0))]
+    for (quantile, at, target) in [("p50", 0.5, Target::Stated), ("p99", 0.99, Target::AtMost(2.0))]
     {
         let label = format!("one row, ack = \"fast\", {quantile}, against the echo");
         table.ratio(&label, times.node.at(at), times.echo.at(at), "s", target);

@@ -351,8 +351,8 @@ impl<'a> Reader<'a> {
             }
             TAG_STRING => {
                 let bytes = self.unescape()?;
-                let text = std::str::from_utf8(&bytes)
-                    .map_err(|_| payload("a string must be UTF-8"))?;
+                let text =
+                    std::str::from_utf8(&bytes).map_err(|_| payload("a string must be UTF-8"))?;
                 Value::String(text.into())
             }
             TAG_BINARY => Value::Binary(self.unescape()?.as_ref().into()),

@@ -115,10 +115,7 @@ struct CpuSession {
     pool: Option<Arc<rayon::ThreadPool>>,
 }
 
-fn computing<R: Send>(
-    pool: Option<Arc<rayon::ThreadPool>>,
-    work: impl FnOnce() -> R + Send,
-) -> R {
+fn computing<R: Send>(pool: Option<Arc<rayon::ThreadPool>>, work: impl FnOnce() -> R + Send) -> R {
     match pool {
         Some(pool) => pool.install(work),
         None => work(),
@@ -281,7 +278,7 @@ impl Session for CpuSession {
         }
         let (total, variables, gradients) =
             computing(self.pool.clone(), || self.differentiate(batch, pass))
-            .map_err(|error| device("the backward pass", error))?;
+                .map_err(|error| device("the backward pass", error))?;
         for (parameter, variable) in self.network.parameters.iter().zip(&variables) {
             let into = &mut self.gradient[parameter.range()];
             if into.is_empty() {

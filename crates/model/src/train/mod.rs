@@ -3,6 +3,7 @@
 //! The same job, rows and version give the same bytes on a CPU, whatever the number of threads and
 //! however often the run was interrupted. Does not know where events and models are kept.
 
+mod batches;
 pub mod checkpoint;
 pub mod data;
 pub mod events;

@@ -10,11 +10,12 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
+use super::batches::{Loaded, encoded, encoded_bytes};
 use super::checkpoint::{Checkpoint, Progress};
 use super::data::{Dataset, Range};
 use super::events::{EpochPoint, Sink, TrainingEvent};
 use super::{Fitted, TrainError, cancelled};
-use crate::backend::{self, Backend, BackendError, Batch, Hardware, Pass, Session};
+use crate::backend::{self, Backend, BackendError, Hardware, Pass, Session};
 use crate::calibration::{CalibrationMap, binary_probability};
 use crate::collective::{Alone, Collective, thread_group};
 use crate::loss::{loss_and_gradient, softmax};
@@ -56,15 +57,8 @@ pub(super) fn train_network(
     let batch_size = adapted_batch(spec, backend.rows_that_fit(&network));
     check_memory(spec, dataset, &network, batch_size)?;
     let encoded = encoded(spec, dataset);
-    let run = Run {
-        spec,
-        dataset,
-        network: &network,
-        backend: &*backend,
-        batch_size,
-        encoded,
-        cancel,
-    };
+    let run =
+        Run { spec, dataset, network: &network, backend: &*backend, batch_size, encoded, cancel };
     let (job, data) = (job_hash(spec, batch_size)?, dataset.fingerprint());
     let found = Checkpoint::read(folder, &job, &data, network.parameter_count());
     let resumed_after = found.as_ref().map(|checkpoint| checkpoint.progress.epoch);
@@ -115,7 +109,8 @@ fn check_memory(
     batch: usize,
 ) -> Result<(), TrainError> {
     let rows = encoded_bytes(spec, dataset).unwrap_or(0)
-        + dataset.rows.len() * (8 * dataset.preprocessing.numbers() + 4 * network.embeddings.len() + 24);
+        + dataset.rows.len()
+            * (8 * dataset.preprocessing.numbers() + 4 * network.embeddings.len() + 24);
     // Masters, moments, gradient, best, variables; activations of every step, forward and backward.
     let parameters = network.parameter_count() * 4 * 8 * spec.workers;
     let activations =
@@ -125,24 +120,6 @@ fn check_memory(
         return Err(TrainError::TooLarge { needed, bound: spec.bounds.max_bytes });
     }
     Ok(())
-}
-
-/// Every row is encoded once where that takes at most this part of the memory, and in every pass
-/// where it takes more.
-const ENCODED_SHARE: usize = 8;
-
-fn encoded_bytes(spec: &JobSpec, dataset: &Dataset) -> Option<usize> {
-    let bytes = dataset.rows.len() * dataset.preprocessing.width() * 4;
-    (bytes <= spec.bounds.max_bytes / ENCODED_SHARE).then_some(bytes)
-}
-
-fn encoded(spec: &JobSpec, dataset: &Dataset) -> Option<Vec<f32>> {
-    let mut all = vec![0.0; encoded_bytes(spec, dataset)? / 4];
-    let width = dataset.preprocessing.width();
-    for (row, into) in all.chunks_exact_mut(width.max(1)).enumerate() {
-        dataset.preprocessing.encode(dataset.numbers_of(row), into);
-    }
-    Some(all)
 }
 
 /// Threads, backend and bounds may change between an interruption and its continuation.
@@ -321,44 +298,6 @@ struct PassSums {
     updates: u64,
 }
 
-/// Rows on their way into a session.
-#[derive(Default)]
-struct Loaded {
-    numbers: Vec<f32>,
-    codes: Vec<u32>,
-    labels: Vec<f32>,
-    weights: Vec<f32>,
-}
-
-impl Loaded {
-    fn load(&mut self, run: &Run<'_>, rows: impl ExactSizeIterator<Item = usize>) -> Batch<'_> {
-        let dataset = run.dataset;
-        let width = dataset.preprocessing.width();
-        let count = rows.len();
-        self.numbers.resize(count * width, 0.0);
-        self.codes.clear();
-        self.labels.clear();
-        self.weights.clear();
-        for (at, row) in rows.enumerate() {
-            let into = &mut self.numbers[at * width..(at + 1) * width];
-            match &run.encoded {
-                Some(all) => into.copy_from_slice(&all[row * width..(row + 1) * width]),
-                None => dataset.preprocessing.encode(dataset.numbers_of(row), into),
-            }
-            self.codes.extend_from_slice(dataset.codes_of(row));
-            self.labels.push(dataset.labels[row]);
-            self.weights.push(dataset.weights[row]);
-        }
-        Batch {
-            rows: count,
-            numbers: &self.numbers,
-            codes: &self.codes,
-            labels: &self.labels,
-            weights: &self.weights,
-        }
-    }
-}
-
 struct Rank<'a> {
     run: &'a Run<'a>,
     collective: &'a dyn Collective,
@@ -414,7 +353,11 @@ impl<'a> Rank<'a> {
         let share = self.run.batch_size / self.collective.ranks();
         let first = (self.collective.rank() * share).min(rows.len());
         let own = &rows[first..(first + share).min(rows.len())];
-        let batch = self.loaded.load(self.run, own.iter().map(|row| *row as usize));
+        let batch = self.loaded.load(
+            self.run.dataset,
+            self.run.encoded.as_deref(),
+            own.iter().map(|row| *row as usize),
+        );
         let pass = Pass {
             scale: self.scale.scale,
             seed: self.run.spec.seed,
@@ -472,7 +415,7 @@ impl<'a> Rank<'a> {
         let (mut logits, mut slopes) = (Vec::new(), Vec::new());
         for first in range.clone().step_by(VALIDATION_ROWS) {
             let rows = first..(first + VALIDATION_ROWS).min(range.end);
-            let batch = self.loaded.load(self.run, rows);
+            let batch = self.loaded.load(dataset, self.run.encoded.as_deref(), rows);
             self.session.logits(&batch, &mut logits)?;
             slopes.resize(logits.len(), 0.0);
             loss += loss_and_gradient(task, &logits, batch.labels, batch.weights, 1.0, &mut slopes);

@@ -178,8 +178,8 @@ mod tests {
     use arrow::array::{Array, AsArray, Int64Array, StringArray};
     use arrow::datatypes::{DataType, Int64Type};
     use falaj_event::ViewId;
-    use falaj_gateway::backend::ViewSelection;
     use falaj_event::encoding::encode_row;
+    use falaj_gateway::backend::ViewSelection;
 
     fn selection(ttl_us: Option<u64>) -> ViewSelection {
         let schema = Schema::new(vec![

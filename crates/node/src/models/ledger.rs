@@ -123,7 +123,7 @@ fn submit(entries: Vec<Entry>, sequencer: &SequencerHandle) {
     match batch(&entries) {
         Ok((schema, ids, batch)) => {
             let replies: Vec<Waiting> =
-                entries.into_iter().map(|entry| (entry.rows.len(), entry.reply)).collect();
+                entries.into_iter().map(|entry| (entry.events.names.len(), entry.reply)).collect();
             sequencer.submit(Submission {
                 schema,
                 origin: Origin::Derived(ids),
