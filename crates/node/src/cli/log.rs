@@ -48,7 +48,7 @@ impl LogArgs {
 }
 
 impl ClusterArgs {
-    fn complete(&self, log: LogPlace) -> LogPlace {
+    pub(super) fn complete(&self, log: LogPlace) -> LogPlace {
         let LogPlace::Fluvio(mut place) = log else { return log };
         place.replication = self.replicas.unwrap_or(place.replication);
         let host = place.controller.rsplit_once(':').map(|(host, _)| host.to_owned());
