@@ -18,6 +18,8 @@ use arrow_flight::{
 };
 use falaj_gateway::encode::IpcEncoder;
 use falaj_gateway::tls::TlsDirectory;
+use falaj_gateway::{Client, ConnectOptions};
+use falaj_node::serve::Node;
 use futures::stream::{BoxStream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -131,6 +133,62 @@ impl BareStream {
         self.outgoing.send(message).await?;
         self.incoming.message().await?.context("the stream ended")
     }
+}
+
+/// A node's doors with an [`Echo`] beside them that gives the node's own answers.
+pub struct Beside {
+    /// The gateway's client, connected to the echo.
+    pub echo_client: Client,
+    echo: Echo,
+    node: SocketAddr,
+    ca_pem: String,
+    token: String,
+}
+
+impl Beside {
+    /// Starts an echo beside `node`; its certificates are made in `folder`.
+    ///
+    /// # Errors
+    /// When it does not start or the node's certificate cannot be read.
+    pub async fn start(node: &Node, folder: &Path) -> Result<Self> {
+        let echo = Echo::start(&folder.join("echo-tls")).await?;
+        let options = ConnectOptions::new(format!("https://{}", echo.address))
+            .ca_pem(echo.ca_pem.clone())
+            .token("none");
+        let data = &node.core().options.data;
+        Ok(Self {
+            node: node.server().local_addr(),
+            ca_pem: std::fs::read_to_string(data.tls().join("ca.pem"))?,
+            token: std::fs::read_to_string(data.token())?.trim().to_owned(),
+            echo_client: Client::connect(&options).await?,
+            echo,
+        })
+    }
+
+    /// Asks the node once, gives what it says to the echo, and opens a stream to the echo without any
+    /// Arrow at this end.
+    ///
+    /// # Errors
+    /// When one of the two does not answer.
+    pub async fn answering_as(&self, path: &[&str], rows: &RecordBatch) -> Result<BareStream> {
+        let path: Vec<String> = path.iter().map(|&part| part.to_owned()).collect();
+        let token = Some(self.token.as_str());
+        let (mut asked, schema) =
+            BareStream::open(self.node, &self.ca_pem, token, path.clone(), rows).await?;
+        let batch = asked.ask(encoded(rows)?).await?;
+        self.echo.answer_with(Answers { schema, batch });
+        let (bare, _) =
+            BareStream::open(self.echo.address, &self.echo.ca_pem, None, path, rows).await?;
+        Ok(bare)
+    }
+}
+
+/// Rows as a message of their own.
+///
+/// # Errors
+/// When they cannot be encoded.
+pub fn encoded(rows: &RecordBatch) -> Result<FlightData> {
+    Ok(IpcEncoder::new()?.batch(rows, Default::default())?)
 }
 
 struct Service(Arc<Mutex<Answers>>);

@@ -11,19 +11,15 @@
 //!
 //! Not measured: a network, many streams at once, views that change meanwhile, cold caches.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
-use arrow_flight::FlightData;
+use falaj_gateway::Client;
 use falaj_gateway::client::FeatureStream;
-use falaj_gateway::encode::IpcEncoder;
 use falaj_gateway::wire::{LookupOptions, ProduceOptions};
-use falaj_gateway::{Client, ConnectOptions};
-use falaj_node::serve::Node;
 use harness::Scale;
-use harness::echo::{Answers, BareStream, Echo};
+use harness::echo::{BareStream, Beside, encoded};
 use harness::measure::Latencies;
 use harness::report::{Table, Target};
 use harness::workload::{self, SECOND_US, START_US, mix};
@@ -56,52 +52,14 @@ struct Doors {
     bare: BareStream,
 }
 
-struct Connections<'a> {
-    client: &'a Client,
-    address: SocketAddr,
-    ca_pem: String,
-    token: String,
-    echo: Echo,
-    echo_client: Client,
-}
-
-impl<'a> Connections<'a> {
-    async fn open(node: &'a Node, client: &'a Client, folder: &std::path::Path) -> Result<Self> {
-        let echo = Echo::start(&folder.join("echo-tls")).await?;
-        let options = ConnectOptions::new(format!("https://{}", echo.address))
-            .ca_pem(echo.ca_pem.clone())
-            .token("none");
-        let data = &node.core().options.data;
-        Ok(Self {
-            client,
-            address: node.server().local_addr(),
-            ca_pem: std::fs::read_to_string(data.tls().join("ca.pem"))?,
-            token: std::fs::read_to_string(data.token())?.trim().to_owned(),
-            echo_client: Client::connect(&options).await?,
-            echo,
-        })
-    }
-
-    /// Streams on which `keys` are asked for; the echoes give what the node gives for them.
-    async fn doors(&self, keys: &RecordBatch) -> Result<Doors> {
-        let path = || vec!["features".to_owned(), VIEW.to_owned()];
-        let token = Some(self.token.as_str());
-        let (mut asked, schema) =
-            BareStream::open(self.address, &self.ca_pem, token, path(), keys).await?;
-        let batch = asked.ask(encoded(keys)?).await?;
-        self.echo.answer_with(Answers { schema, batch });
-        let (bare, _) =
-            BareStream::open(self.echo.address, &self.echo.ca_pem, None, path(), keys).await?;
-        Ok(Doors {
-            node: self.client.features(&[VIEW], &keys.schema()).await?,
-            echo: self.echo_client.features(&[VIEW], &keys.schema()).await?,
-            bare,
-        })
-    }
-}
-
-fn encoded(keys: &RecordBatch) -> Result<FlightData> {
-    Ok(IpcEncoder::new()?.batch(keys, Default::default())?)
+/// Streams on which `keys` are asked for; the echoes give what the node gives for them.
+async fn doors(beside: &Beside, client: &Client, keys: &RecordBatch) -> Result<Doors> {
+    let bare = beside.answering_as(&["features", VIEW], keys).await?;
+    Ok(Doors {
+        node: client.features(&[VIEW], &keys.schema()).await?,
+        echo: beside.echo_client.features(&[VIEW], &keys.schema()).await?,
+        bare,
+    })
 }
 
 struct Times {
@@ -159,14 +117,14 @@ async fn run(scale: Scale) -> Result<()> {
     let client = node.client().await?;
     let cards = scale.size(10_000, 200);
     fill(&client, cards).await?;
-    let connections = Connections::open(&node, &client, folder.path()).await?;
+    let beside = Beside::start(&node, folder.path()).await?;
     let mut table = Table::new("lookup: 10 features on an open stream", scale);
     for (keys_each, requests, limit, name) in [
         (1, scale.size(8_000, 20), 1.5, "10 features of 1 key"),
         (100, scale.size(3_000, 10), 3.0, "10 features of 100 keys"),
     ] {
         let sample = workload::card_keys((0..keys_each).map(|n| mix(n) % cards))?;
-        let mut doors = connections.doors(&sample).await?;
+        let mut doors = doors(&beside, &client, &sample).await?;
         let times = ask(&mut doors, requests, keys_each, cards).await?;
         report(&mut table, name, &times, limit);
     }
@@ -175,7 +133,7 @@ async fn run(scale: Scale) -> Result<()> {
          sealed and opened)",
     );
     table.print();
-    drop(connections);
+    drop(beside);
     drop(client);
     node.stop().await
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::record_batch::RecordBatch;
 use falaj_definitions::catalog::Catalog;
 use falaj_definitions::plan::{Frame, Shape, ViewPlan};
@@ -73,6 +73,62 @@ WINDOW short AS (PARTITION BY card ORDER BY at RANGE BETWEEN INTERVAL '5 minutes
        long  AS (PARTITION BY card ORDER BY at RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW);
 ";
 
+const VERDICTS: &str = r#"
+name = "verdicts"
+description = "Whether a payment was bad."
+kind = "event"
+key = ["card"]
+event_time = "known_at"
+
+[[columns]]
+name = "card"
+type = "string"
+description = "Who paid."
+
+[[columns]]
+name = "known_at"
+type = "timestamp"
+description = "When it was known."
+
+[[columns]]
+name = "paid_at"
+type = "timestamp"
+description = "When the payment was."
+
+[[columns]]
+name = "bad"
+type = "bool"
+description = "Whether it was bad."
+"#;
+
+/// A pipeline over the ten columns of `card_features`; NAME and ACK stand for what two of them differ in.
+const RISK: &str = r#"
+[pipeline]
+name = "NAME"
+task = "binary"
+entity = ["card"]
+description = "Is the next payment of this card bad?"
+
+[label]
+topic = "verdicts"
+column = "bad"
+observed_at = "paid_at"
+delay = "1 day"
+within = "1 minute"
+
+[[features]]
+view = "card_features"
+columns = ["payments_5m", "sum_5m", "avg_5m", "min_5m", "max_5m", "payments_1h", "sum_1h", "avg_1h", "min_1h", "max_1h"]
+
+[trainer]
+kind = "mlp"
+hidden = [64, 32]
+epochs = 2
+
+[serving]
+ack = "ACK"
+"#;
+
 const READINGS: &str = r#"
 name = "readings"
 description = "Numbers by meter."
@@ -128,6 +184,52 @@ pub fn payments_catalog(with_view: bool) -> Result<Arc<Catalog>> {
         texts.push(("card_features.sql", CARD_FEATURES));
     }
     kit::node::catalog(&texts)
+}
+
+/// The pipelines of [`risk_catalog`]: the first is acknowledged at once, the second when it is durable.
+pub const PIPELINES: [(&str, &str); 2] = [("risk_fast", "fast"), ("risk_durable", "durable")];
+
+/// `payments`, `card_features`, `verdicts`, and the two [`PIPELINES`].
+///
+/// # Errors
+/// Never: the texts are constant.
+pub fn risk_catalog() -> Result<Arc<Catalog>> {
+    let [fast, durable] =
+        PIPELINES.map(|(name, ack)| RISK.replace("NAME", name).replace("ACK", ack));
+    kit::node::catalog(&[
+        ("payments.toml", PAYMENTS),
+        ("verdicts.toml", VERDICTS),
+        ("card_features.sql", CARD_FEATURES),
+        ("dataflows/fast.toml", &fast),
+        ("dataflows/durable.toml", &durable),
+    ])
+}
+
+/// A verdict on each of the payments `numbers` of [`payments`], as good as a coin that leans to large
+/// amounts.
+///
+/// # Errors
+/// Never; Arrow's constructors are fallible.
+pub fn verdicts(
+    numbers: std::ops::Range<u64>,
+    cards: u64,
+    time_us: impl Fn(u64) -> u64,
+) -> Result<RecordBatch> {
+    let moments = |later: u64| -> ArrayRef {
+        let times = numbers.clone().map(|number| (time_us(number) + later).cast_signed());
+        Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
+    };
+    let bad = numbers.clone().map(|number| {
+        Some(mix(number + 1) % 1_000_000 > 600_000 || mix(number + 3).is_multiple_of(8))
+    });
+    let names = numbers.clone().map(|number| card(mix(number) % cards));
+    let columns: [(&str, ArrayRef); 4] = [
+        ("card", Arc::new(StringArray::from_iter_values(names))),
+        ("known_at", moments(SECOND_US)),
+        ("paid_at", moments(0)),
+        ("bad", Arc::new(bad.collect::<BooleanArray>())),
+    ];
+    Ok(RecordBatch::try_from_iter(columns)?)
 }
 
 /// `readings`, and `meter_features` with a hop of its own for each window.

@@ -22,6 +22,8 @@
 //!
 //! Does not know schemas: a decoder gets back what was encoded, and callers check types.
 
+use std::borrow::Cow;
+
 use crate::value::{Value, canonical_f32_bits, canonical_f64_bits};
 
 /// NULL.
@@ -276,7 +278,7 @@ struct Reader<'a> {
     at: usize,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let chunk =
@@ -285,7 +287,15 @@ impl Reader<'_> {
         Ok(*chunk)
     }
 
-    fn unescape(&mut self) -> Result<Vec<u8>, DecodeError> {
+    /// The bytes of a string; borrowed where none of them is escaped, which nearly all are not.
+    fn unescape(&mut self) -> Result<Cow<'a, [u8]>, DecodeError> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        if let Some(plain) = rest.iter().position(|byte| *byte == 0)
+            && rest.get(plain + 1) == Some(&0)
+        {
+            self.at += plain + 2;
+            return Ok(Cow::Borrowed(&rest[..plain]));
+        }
         let mut out = Vec::new();
         loop {
             let [byte] = self.take()?;
@@ -294,7 +304,7 @@ impl Reader<'_> {
                 continue;
             }
             match self.take()? {
-                [0] => return Ok(out),
+                [0] => return Ok(Cow::Owned(out)),
                 [0xFF] => out.push(0),
                 _ => {
                     return Err(DecodeError::Payload {
@@ -340,11 +350,12 @@ impl Reader<'_> {
                 Value::Decimal(bits.cast_signed(), scale)
             }
             TAG_STRING => {
-                let text = String::from_utf8(self.unescape()?)
-                    .map_err(|_| payload("a string must be UTF-8"))?;
+                let bytes = self.unescape()?;
+                let text =
+                    std::str::from_utf8(&bytes).map_err(|_| payload("a string must be UTF-8"))?;
                 Value::String(text.into())
             }
-            TAG_BINARY => Value::Binary(self.unescape()?.into()),
+            TAG_BINARY => Value::Binary(self.unescape()?.as_ref().into()),
             TAG_DATE => Value::Date((u32::from_be_bytes(self.take()?) ^ (1 << 31)).cast_signed()),
             TAG_TIMESTAMP => Value::Timestamp(unflip64(self.take()?)),
             TAG_LIST if depth < MAX_DEPTH => {

@@ -49,6 +49,13 @@ impl RowRef<'_> {
     }
 }
 
+impl RowRead {
+    /// The row, borrowed.
+    pub fn borrowed(&self) -> RowRef<'_> {
+        RowRef { t: self.t, latest_event_time: self.latest_event_time, columns: &self.columns }
+    }
+}
+
 /// A row of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanRow {

@@ -279,13 +279,14 @@ pub struct Serving {
     pub policy: Policy,
     /// Default durable.
     pub ack: Acknowledgement,
-    /// Rows that are predicted together, at most. Default 256.
+    /// So many waiting prediction events are appended without waiting for more. Default 256.
     pub batch_rows: u32,
-    /// How long a row waits for others under load. Microseconds. Default 0.
+    /// How long a prediction event waits for those of other requests, to be appended with them.
+    /// Microseconds. Default 0 for durable answers, which wait for it; 10 ms for fast ones.
     pub batch_wait_us: u64,
     /// Binary: a score from here on is labelled positive. Default 0.5.
     pub threshold: f64,
-    /// Requests answered later than this are errors. Microseconds. Default 1 s.
+    /// Predictions that are not durable after this are errors. Microseconds. Default 10 s.
     pub timeout_us: u64,
 }
 

@@ -36,6 +36,15 @@ impl Cpu {
     }
 }
 
+impl Cpu {
+    fn pool(&self) -> Result<rayon::ThreadPool, BackendError> {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(self.threads)
+            .build()
+            .map_err(|error| device("starting threads", error))
+    }
+}
+
 fn processor_name() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with("model name"));
@@ -57,6 +66,11 @@ impl Backend for Cpu {
         None
     }
 
+    fn within(&self, work: &mut (dyn FnMut() + Send)) -> Result<(), BackendError> {
+        self.pool()?.install(work);
+        Ok(())
+    }
+
     fn session(
         &self,
         network: &Network,
@@ -65,10 +79,10 @@ impl Backend for Cpu {
         state: &State,
         _rank: usize,
     ) -> Result<Box<dyn Session>, BackendError> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(self.threads)
-            .build()
-            .map_err(|error| device("starting threads", error))?;
+        let pool = match rayon::current_thread_index() {
+            Some(_) => None,
+            None => Some(Arc::new(self.pool()?)),
+        };
         let compute = match precision {
             Precision::F32 => DType::F32,
             Precision::Bf16 => DType::BF16,
@@ -80,7 +94,7 @@ impl Backend for Cpu {
             compute,
             state: State::default(),
             gradient: vec![0.0; network.parameter_count()],
-            pool: Arc::new(pool),
+            pool,
         };
         session.restore(state)?;
         Ok(Box::new(session))
@@ -97,7 +111,15 @@ struct CpuSession {
     compute: DType,
     state: State,
     gradient: Vec<f32>,
-    pool: Arc<rayon::ThreadPool>,
+    /// Where to compute; `None`: on the caller's thread and those of its pool.
+    pool: Option<Arc<rayon::ThreadPool>>,
+}
+
+fn computing<R: Send>(pool: Option<Arc<rayon::ThreadPool>>, work: impl FnOnce() -> R + Send) -> R {
+    match pool {
+        Some(pool) => pool.install(work),
+        None => work(),
+    }
 }
 
 /// The graph of one batch.
@@ -254,10 +276,9 @@ impl Session for CpuSession {
             self.gradient.fill(0.0);
             return Ok(0.0);
         }
-        let pool = Arc::clone(&self.pool);
-        let (total, variables, gradients) = pool
-            .install(|| self.differentiate(batch, pass))
-            .map_err(|error| device("the backward pass", error))?;
+        let (total, variables, gradients) =
+            computing(self.pool.clone(), || self.differentiate(batch, pass))
+                .map_err(|error| device("the backward pass", error))?;
         for (parameter, variable) in self.network.parameters.iter().zip(&variables) {
             let into = &mut self.gradient[parameter.range()];
             if into.is_empty() {
@@ -303,7 +324,7 @@ impl Session for CpuSession {
 
     fn logits(&mut self, batch: &Batch<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError> {
         check_batch(&self.network, batch)?;
-        let values = self.pool.install(|| {
+        let values = computing(self.pool.clone(), || {
             self.forward(&self.variables()?, batch, None)?.flatten_all()?.to_vec1::<f32>()
         });
         *logits = values.map_err(|error| device("the forward pass", error))?;

@@ -167,6 +167,16 @@ pub trait Backend: Send + Sync {
     /// Greatest number of rows per step that fit, where memory bounds it.
     fn rows_that_fit(&self, network: &Network) -> Option<usize>;
 
+    /// Runs `work`, in which a rank's session is made and used, where its sessions compute without
+    /// changing threads.
+    ///
+    /// # Errors
+    /// [`BackendError::Device`]; `work` has then not run.
+    fn within(&self, work: &mut (dyn FnMut() + Send)) -> Result<(), BackendError> {
+        work();
+        Ok(())
+    }
+
     /// A session of rank `rank` for `network`, its masters at `state`.
     ///
     /// # Errors

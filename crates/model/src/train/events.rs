@@ -41,6 +41,9 @@ pub struct EpochPoint {
     pub gradient_norm: Option<f64>,
 }
 
+/// Where events go; it is called on the thread that trains.
+pub type Sink<'a> = dyn FnMut(TrainingEvent) + Send + 'a;
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

@@ -3,6 +3,7 @@
 //! The same job, rows and version give the same bytes on a CPU, whatever the number of threads and
 //! however often the run was interrupted. Does not know where events and models are kept.
 
+mod batches;
 pub mod checkpoint;
 pub mod data;
 pub mod events;
@@ -26,7 +27,7 @@ use crate::score::ScoreError;
 use crate::spec::{JobSpec, SpecError, Trainer};
 use crate::table::{Table, TableError};
 use data::Dataset;
-use events::{EpochPoint, RowCounts, TrainingEvent};
+use events::{EpochPoint, RowCounts, Sink, TrainingEvent};
 
 /// Why there is no model.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -207,7 +208,7 @@ pub fn train(
     batches: &[RecordBatch],
     folder: &Path,
     cancel: &AtomicBool,
-    sink: &mut dyn FnMut(TrainingEvent),
+    sink: &mut Sink<'_>,
 ) -> Result<Trained, TrainError> {
     let result = run(spec, batches, folder, cancel, sink);
     if let Err(error) = &result {
@@ -221,7 +222,7 @@ fn run(
     batches: &[RecordBatch],
     folder: &Path,
     cancel: &AtomicBool,
-    sink: &mut dyn FnMut(TrainingEvent),
+    sink: &mut Sink<'_>,
 ) -> Result<Trained, TrainError> {
     let started = Instant::now();
     spec.check()?;

@@ -10,11 +10,12 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
+use super::batches::{Loaded, encoded, encoded_bytes};
 use super::checkpoint::{Checkpoint, Progress};
 use super::data::{Dataset, Range};
-use super::events::{EpochPoint, TrainingEvent};
+use super::events::{EpochPoint, Sink, TrainingEvent};
 use super::{Fitted, TrainError, cancelled};
-use crate::backend::{self, Backend, BackendError, Batch, Hardware, Pass, Session};
+use crate::backend::{self, Backend, BackendError, Hardware, Pass, Session};
 use crate::calibration::{CalibrationMap, binary_probability};
 use crate::collective::{Alone, Collective, thread_group};
 use crate::loss::{loss_and_gradient, softmax};
@@ -37,6 +38,7 @@ struct Run<'a> {
     network: &'a Network,
     backend: &'a dyn Backend,
     batch_size: usize,
+    encoded: Option<Vec<f32>>,
     cancel: &'a AtomicBool,
 }
 
@@ -45,7 +47,7 @@ pub(super) fn train_network(
     dataset: &Dataset,
     folder: &Path,
     cancel: &AtomicBool,
-    sink: &mut dyn FnMut(TrainingEvent),
+    sink: &mut Sink<'_>,
 ) -> Result<Fitted, TrainError> {
     let outputs = outputs(spec.task, &dataset.target);
     let network = Network::plan(&spec.trainer, &dataset.preprocessing, outputs)
@@ -54,7 +56,9 @@ pub(super) fn train_network(
     let (backend, fallback) = backend::choose(spec.backend, threads)?;
     let batch_size = adapted_batch(spec, backend.rows_that_fit(&network));
     check_memory(spec, dataset, &network, batch_size)?;
-    let run = Run { spec, dataset, network: &network, backend: &*backend, batch_size, cancel };
+    let encoded = encoded(spec, dataset);
+    let run =
+        Run { spec, dataset, network: &network, backend: &*backend, batch_size, encoded, cancel };
     let (job, data) = (job_hash(spec, batch_size)?, dataset.fingerprint());
     let found = Checkpoint::read(folder, &job, &data, network.parameter_count());
     let resumed_after = found.as_ref().map(|checkpoint| checkpoint.progress.epoch);
@@ -104,8 +108,9 @@ fn check_memory(
     network: &Network,
     batch: usize,
 ) -> Result<(), TrainError> {
-    let rows = dataset.rows.len()
-        * (8 * dataset.preprocessing.numbers() + 4 * network.embeddings.len() + 24);
+    let rows = encoded_bytes(spec, dataset).unwrap_or(0)
+        + dataset.rows.len()
+            * (8 * dataset.preprocessing.numbers() + 4 * network.embeddings.len() + 24);
     // Masters, moments, gradient, best, variables; activations of every step, forward and backward.
     let parameters = network.parameter_count() * 4 * 8 * spec.workers;
     let activations =
@@ -157,10 +162,10 @@ fn run_ranks(
     run: &Run<'_>,
     checkpoint: &mut Checkpoint,
     folder: &Path,
-    sink: &mut dyn FnMut(TrainingEvent),
+    sink: &mut Sink<'_>,
 ) -> Result<(), TrainError> {
     if run.spec.workers == 1 {
-        return lead(run, &Alone, checkpoint, folder, sink);
+        return within(run, || lead(run, Box::new(Alone), checkpoint, folder, sink));
     }
     let mut ranks: Vec<Box<dyn Collective>> = match run.backend.collectives(run.spec.workers) {
         Some(ranks) => ranks?,
@@ -173,12 +178,12 @@ fn run_ranks(
     let start = checkpoint.clone();
     let start = &start;
     std::thread::scope(|scope| {
-        let spawn = |rank: Box<dyn Collective>| scope.spawn(move || follow(run, &*rank, start));
+        let spawn = |rank: Box<dyn Collective>| {
+            scope.spawn(move || within(run, || follow(run, rank, start)))
+        };
         let followers: Vec<_> = ranks.into_iter().map(spawn).collect();
-        let led = lead(run, &*first, checkpoint, folder, sink);
-        // Ends the group, so that nobody waits for rank 0.
-        drop(first);
-        let mut result = led;
+        // Its end of the group goes with it, so that nobody waits for rank 0.
+        let mut result = within(run, || lead(run, first, checkpoint, folder, sink));
         for follower in followers {
             let followed = follower.join().unwrap_or_else(|_| {
                 let why = "a rank's thread ended".to_owned();
@@ -195,12 +200,27 @@ fn run_ranks(
     })
 }
 
+/// A rank's work, where the backend wants it.
+fn within(
+    run: &Run<'_>,
+    work: impl FnOnce() -> Result<(), TrainError> + Send,
+) -> Result<(), TrainError> {
+    let (mut work, mut result) = (Some(work), Ok(()));
+    run.backend.within(&mut || {
+        if let Some(work) = work.take() {
+            result = work();
+        }
+    })?;
+    result
+}
+
 /// A rank that only computes.
 fn follow(
     run: &Run<'_>,
-    collective: &dyn Collective,
+    collective: Box<dyn Collective>,
     start: &Checkpoint,
 ) -> Result<(), TrainError> {
+    let collective = &*collective;
     let mut rank = Rank::new(run, collective, start)?;
     for epoch in start.progress.epoch + 1.. {
         rank.pass(epoch)?;
@@ -216,11 +236,12 @@ fn follow(
 /// Rank 0.
 fn lead(
     run: &Run<'_>,
-    collective: &dyn Collective,
+    collective: Box<dyn Collective>,
     checkpoint: &mut Checkpoint,
     folder: &Path,
-    sink: &mut dyn FnMut(TrainingEvent),
+    sink: &mut Sink<'_>,
 ) -> Result<(), TrainError> {
+    let collective = &*collective;
     let mut rank = Rank::new(run, collective, checkpoint)?;
     loop {
         let epoch = checkpoint.progress.epoch + 1;
@@ -275,40 +296,6 @@ struct PassSums {
     weight: f64,
     norms: f64,
     updates: u64,
-}
-
-/// Rows on their way into a session.
-#[derive(Default)]
-struct Loaded {
-    numbers: Vec<f32>,
-    codes: Vec<u32>,
-    labels: Vec<f32>,
-    weights: Vec<f32>,
-}
-
-impl Loaded {
-    fn load(&mut self, dataset: &Dataset, rows: impl ExactSizeIterator<Item = usize>) -> Batch<'_> {
-        let width = dataset.preprocessing.width();
-        let count = rows.len();
-        self.numbers.resize(count * width, 0.0);
-        self.codes.clear();
-        self.labels.clear();
-        self.weights.clear();
-        for (at, row) in rows.enumerate() {
-            let into = &mut self.numbers[at * width..(at + 1) * width];
-            dataset.preprocessing.encode(dataset.numbers_of(row), into);
-            self.codes.extend_from_slice(dataset.codes_of(row));
-            self.labels.push(dataset.labels[row]);
-            self.weights.push(dataset.weights[row]);
-        }
-        Batch {
-            rows: count,
-            numbers: &self.numbers,
-            codes: &self.codes,
-            labels: &self.labels,
-            weights: &self.weights,
-        }
-    }
 }
 
 struct Rank<'a> {
@@ -366,8 +353,11 @@ impl<'a> Rank<'a> {
         let share = self.run.batch_size / self.collective.ranks();
         let first = (self.collective.rank() * share).min(rows.len());
         let own = &rows[first..(first + share).min(rows.len())];
-        let dataset = self.run.dataset;
-        let batch = self.loaded.load(dataset, own.iter().map(|row| *row as usize));
+        let batch = self.loaded.load(
+            self.run.dataset,
+            self.run.encoded.as_deref(),
+            own.iter().map(|row| *row as usize),
+        );
         let pass = Pass {
             scale: self.scale.scale,
             seed: self.run.spec.seed,
@@ -425,7 +415,7 @@ impl<'a> Rank<'a> {
         let (mut logits, mut slopes) = (Vec::new(), Vec::new());
         for first in range.clone().step_by(VALIDATION_ROWS) {
             let rows = first..(first + VALIDATION_ROWS).min(range.end);
-            let batch = self.loaded.load(dataset, rows);
+            let batch = self.loaded.load(dataset, self.run.encoded.as_deref(), rows);
             self.session.logits(&batch, &mut logits)?;
             slopes.resize(logits.len(), 0.0);
             loss += loss_and_gradient(task, &logits, batch.labels, batch.weights, 1.0, &mut slopes);

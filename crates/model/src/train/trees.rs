@@ -16,7 +16,7 @@ use forust_ml::sampler::SampleMethod;
 use forust_ml::{GradientBooster, Matrix};
 
 use super::data::{Dataset, Range};
-use super::events::{EpochPoint, TrainingEvent};
+use super::events::{EpochPoint, Sink, TrainingEvent};
 use super::{Fitted, TrainError, cancelled};
 use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
@@ -57,7 +57,7 @@ pub(super) fn train_trees(
     dataset: &Dataset,
     folder: &Path,
     cancel: &AtomicBool,
-    sink: &mut dyn FnMut(TrainingEvent),
+    sink: &mut Sink<'_>,
 ) -> Result<Fitted, TrainError> {
     let Trainer::Trees { trees, .. } = spec.trainer else {
         return Err(TrainError::Trees { why: "the job asks for something else".to_owned() });
@@ -291,7 +291,7 @@ fn tell(
     started: Instant,
     rows: usize,
     kept: usize,
-    sink: &mut dyn FnMut(TrainingEvent),
+    sink: &mut Sink<'_>,
 ) {
     let trees = booster.trees.len();
     let rows_per_s = (rows * trees) as f64 / started.elapsed().as_secs_f64().max(1e-9);

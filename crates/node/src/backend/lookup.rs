@@ -8,14 +8,15 @@ use std::time::Instant;
 use arrow::array::{ArrayRef, FixedSizeListArray, UInt8Array};
 use arrow::datatypes::{DataType, Field};
 use arrow::record_batch::RecordBatch;
-use falaj_event::LogTime;
+use falaj_event::{LogTime, ViewId};
 use falaj_gateway::backend::{
-    BackendError, BatchStream, LookupRequest, LookupResponse, Scan, ScanRequest, ViewSelection,
+    BackendError, BatchStream, LookupRequest, LookupResponse, Scan, ScanRequest, ValueStatus,
+    ViewRows, ViewSelection,
 };
 use falaj_log::Log;
-use falaj_views::{RowRead, Snapshot, ViewError, ViewStore};
+use falaj_views::{RowRead, RowRef, Snapshot, ViewError, ViewStore};
 
-use super::rows::{StoredRow, Table, is_expired, key_bytes, view_rows};
+use super::rows::{Table, is_expired, key_bytes};
 
 /// How an error of the view store reads at the door.
 pub fn view_error(error: ViewError) -> BackendError {
@@ -69,8 +70,7 @@ pub fn lookup(
     let mut views = Vec::with_capacity(request.views.len());
     for selection in request.views.iter() {
         let keys = key_bytes(&request.keys, &selection.key_columns)?;
-        let rows = stored_rows(&snapshot, selection, &keys, request.as_of.map(|_| t))?;
-        views.push(view_rows(selection, &rows, t, snapshot.progress().is_some())?);
+        views.push(view_rows(&snapshot, selection, &keys, t, request.as_of.is_some())?);
     }
     Ok(LookupResponse { t, views })
 }
@@ -99,24 +99,67 @@ pub fn read_time(
     }
 }
 
-fn stored_rows(
+/// The answer for one view: columns in requested order, rows aligned to `keys`.
+fn view_rows(
     snapshot: &Snapshot<'_>,
     selection: &ViewSelection,
     keys: &[Option<Vec<u8>>],
-    as_of: Option<LogTime>,
-) -> Result<Vec<Option<StoredRow>>, BackendError> {
-    let known: Vec<&[u8]> = keys.iter().flatten().map(Vec::as_slice).collect();
-    let found = match as_of {
-        Some(t) => snapshot.multi_get_as_of(selection.view.id, &known, t),
-        None => snapshot.multi_get(selection.view.id, &known),
+    t: LogTime,
+    is_past: bool,
+) -> Result<ViewRows, BackendError> {
+    let view = &selection.view;
+    let absent = match snapshot.progress() {
+        Some(_) => ValueStatus::NotFound,
+        None => ValueStatus::Unavailable,
     };
-    let mut found = found.map_err(view_error)?.into_iter();
-    let stored =
-        |row: RowRead| StoredRow { latest_event_time: row.latest_event_time, columns: row.columns };
-    Ok(keys
-        .iter()
-        .map(|key| key.as_ref().and_then(|_| found.next().flatten()).map(stored))
-        .collect())
+    let mut table = Table::new(view, &selection.columns, keys.len())?;
+    read_rows(snapshot, view.id, keys, is_past.then_some(t), |_, row| match row {
+        Some(row) => {
+            let expired = is_expired(view.ttl_us, row.latest_event_time, t.as_event_time());
+            table.push(row.columns, expired)
+        }
+        None => {
+            table.push_absent(absent);
+            Ok(())
+        }
+    })?;
+    table.finish()
+}
+
+/// Hands the row of each of `keys`, now or as of an epoch's `T`, to `visit`, in the order of `keys`;
+/// a key that is `None` has no row.
+///
+/// # Errors
+/// Of the store, and the first of `visit`.
+pub fn read_rows(
+    snapshot: &Snapshot<'_>,
+    view: ViewId,
+    keys: &[Option<Vec<u8>>],
+    as_of: Option<LogTime>,
+    mut visit: impl FnMut(usize, Option<RowRef<'_>>) -> Result<(), BackendError>,
+) -> Result<(), BackendError> {
+    let known: Vec<&[u8]> = keys.iter().flatten().map(Vec::as_slice).collect();
+    let mut places = keys.iter().enumerate();
+    let mut outcome = Ok(());
+    let mut take = |found: Option<RowRef<'_>>| {
+        for (place, key) in places.by_ref() {
+            if outcome.is_ok() {
+                outcome = visit(place, found.filter(|_| key.is_some()));
+            }
+            if key.is_some() {
+                break;
+            }
+        }
+    };
+    match as_of {
+        Some(t) => {
+            let found = snapshot.multi_get_as_of(view, &known, t).map_err(view_error)?;
+            found.iter().for_each(|row| take(row.as_ref().map(RowRead::borrowed)));
+        }
+        None => snapshot.multi_get_with(view, &known, |_, row| take(row)).map_err(view_error)?,
+    }
+    outcome?;
+    places.try_for_each(|(place, _)| visit(place, None))
 }
 
 /// Starts a scan: batches are read on a blocking thread, a few ahead of the reader.
@@ -164,12 +207,8 @@ fn scan_batches(
             .map_err(view_error)?;
         let mut table = Table::new(view, &request.columns, rows.len())?;
         for found in &rows {
-            let row = StoredRow {
-                latest_event_time: found.row.latest_event_time,
-                columns: found.row.columns.clone(),
-            };
-            let expired = is_expired(view.ttl_us, row.latest_event_time, t.as_event_time());
-            table.push(&row, expired)?;
+            let expired = is_expired(view.ttl_us, found.row.latest_event_time, t.as_event_time());
+            table.push(&found.row.columns, expired)?;
         }
         let last = rows.last().map(|row| row.key.clone());
         let full = rows.len() == request.batch_rows;

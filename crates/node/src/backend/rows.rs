@@ -7,18 +7,10 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::RecordBatch;
 use falaj_event::cells::Cells;
-use falaj_event::encoding::decode_row;
+use falaj_event::encoding::{cells, decode_value};
 use falaj_event::value::to_array;
-use falaj_event::{ColumnType, LogTime, Value};
-use falaj_gateway::backend::{BackendError, ValueStatus, ViewInfo, ViewRows, ViewSelection};
-
-/// A stored row of a view, as far as a reader needs it.
-pub struct StoredRow {
-    /// Event time of the key's latest event.
-    pub latest_event_time: i64,
-    /// Canonical encoding of all output columns.
-    pub columns: Vec<u8>,
-}
+use falaj_event::{ColumnType, Value};
+use falaj_gateway::backend::{BackendError, ValueStatus, ViewInfo, ViewRows};
 
 /// The canonical key bytes of each row of `keys`; `None` where a key column is NULL.
 ///
@@ -54,36 +46,13 @@ pub fn is_expired(ttl_us: Option<u64>, latest_event_time: i64, at: i64) -> bool 
     ttl_us.is_some_and(|ttl| age > i128::from(ttl))
 }
 
-/// Builds the answer for one view: columns in requested order, rows aligned to `rows`.
-///
-/// # Errors
-/// When stored bytes are not a row of this view.
-pub fn view_rows(
-    selection: &ViewSelection,
-    rows: &[Option<StoredRow>],
-    t: LogTime,
-    available: bool,
-) -> Result<ViewRows, BackendError> {
-    let view = &selection.view;
-    let mut table = Table::new(view, &selection.columns, rows.len())?;
-    for row in rows {
-        match row {
-            Some(row) => {
-                let expired = is_expired(view.ttl_us, row.latest_event_time, t.as_event_time());
-                table.push(row, expired)?;
-            }
-            None if available => table.push_absent(ValueStatus::NotFound),
-            None => table.push_absent(ValueStatus::Unavailable),
-        }
-    }
-    table.finish()
-}
-
 /// Columns under construction.
 pub struct Table<'a> {
     view: &'a ViewInfo,
     columns: &'a [usize],
     types: Vec<ColumnType>,
+    /// By column of the view: which of `columns` it is wanted as.
+    wanted: Vec<Vec<usize>>,
     values: Vec<Vec<Value>>,
     statuses: Vec<u8>,
     rows: usize,
@@ -108,48 +77,60 @@ impl<'a> Table<'a> {
                 })
             })
             .collect::<Result<_, _>>()?;
+        let as_wanted = |index| {
+            let wanted = columns.iter().enumerate().filter(move |(_, column)| **column == index);
+            wanted.map(|(out, _)| out).collect()
+        };
         Ok(Self {
             view,
             columns,
             types,
+            wanted: (0..view.schema.fields().len()).map(as_wanted).collect(),
             values: columns.iter().map(|_| Vec::with_capacity(rows)).collect(),
             statuses: Vec::with_capacity(rows * columns.len()),
             rows: 0,
         })
     }
 
-    /// Appends a stored row.
+    /// Appends the row that `stored` encodes.
     ///
     /// # Errors
     /// When its bytes are not a row of this view.
-    pub fn push(&mut self, row: &StoredRow, expired: bool) -> Result<(), BackendError> {
-        let cells = decode_row(&row.columns).map_err(|error| BackendError::Damaged {
-            message: format!("a stored row of view {} is damaged: {error}", self.view.name),
-        })?;
-        if cells.len() != self.view.schema.fields().len() {
-            return Err(BackendError::Damaged {
-                message: format!(
-                    "a stored row of view {} has {} columns instead of {}; rebuild state/",
-                    self.view.name,
-                    cells.len(),
-                    self.view.schema.fields().len()
-                ),
-            });
-        }
-        for (out, index) in self.values.iter_mut().zip(self.columns) {
-            let (value, status) = match cells[*index].clone() {
-                _ if expired && !self.view.key.contains(index) => {
+    pub fn push(&mut self, stored: &[u8], expired: bool) -> Result<(), BackendError> {
+        let first = self.statuses.len();
+        self.statuses.resize(first + self.columns.len(), ValueStatus::NotFound as u8);
+        let (mut found, mut bytes) = (0, 0);
+        for cell in cells(stored) {
+            for out in self.wanted.get(found).map_or(&[][..], Vec::as_slice) {
+                let (value, status) = if expired && !self.view.key.contains(&found) {
                     (Value::Null, ValueStatus::Expired)
-                }
-                Value::Null => (Value::Null, ValueStatus::Null),
-                Value::Error => (Value::Null, ValueStatus::Error),
-                value => (value, ValueStatus::Present),
-            };
-            out.push(value);
-            self.statuses.push(status as u8);
+                } else {
+                    match decode_value(cell).map_err(|error| self.damaged(&error.to_string()))?.0 {
+                        Value::Null => (Value::Null, ValueStatus::Null),
+                        Value::Error => (Value::Null, ValueStatus::Error),
+                        value => (value, ValueStatus::Present),
+                    }
+                };
+                self.values[*out].push(value);
+                self.statuses[first + out] = status as u8;
+            }
+            found += 1;
+            bytes += cell.len();
+        }
+        if bytes != stored.len() {
+            return Err(self.damaged(&format!("byte {bytes} begins no value")));
+        }
+        if found != self.wanted.len() {
+            let why = format!("{found} columns instead of {}; rebuild state/", self.wanted.len());
+            return Err(self.damaged(&why));
         }
         self.rows += 1;
         Ok(())
+    }
+
+    fn damaged(&self, why: &str) -> BackendError {
+        let message = format!("a stored row of view {} is damaged: {why}", self.view.name);
+        BackendError::Damaged { message }
     }
 
     /// Appends a row of NULLs.
@@ -198,6 +179,7 @@ mod tests {
     use arrow::datatypes::{DataType, Int64Type};
     use falaj_event::ViewId;
     use falaj_event::encoding::encode_row;
+    use falaj_gateway::backend::ViewSelection;
 
     fn selection(ttl_us: Option<u64>) -> ViewSelection {
         let schema = Schema::new(vec![
@@ -218,13 +200,16 @@ mod tests {
 
     #[test]
     fn statuses_tell_what_became_of_every_value() {
-        let row = StoredRow {
-            latest_event_time: 100,
-            columns: encode_row(&[Value::String("a".into()), Value::Int(7), Value::Error]),
+        use ValueStatus::{Error, Expired, NotFound, Present, Unavailable};
+        let stored = encode_row(&[Value::String("a".into()), Value::Int(7), Value::Error]);
+        let answer = |ttl_us, absent| {
+            let selection = selection(ttl_us);
+            let mut table = Table::new(&selection.view, &selection.columns, 2).unwrap();
+            table.push(&stored, is_expired(selection.view.ttl_us, 100, 5_000)).unwrap();
+            table.push_absent(absent);
+            table.finish().unwrap()
         };
-        let rows = [Some(row), None];
-        let found = view_rows(&selection(None), &rows, LogTime(5_000), true).unwrap();
-        use ValueStatus::{Error, Expired, NotFound, Null, Present, Unavailable};
+        let found = answer(None, NotFound);
         let bytes =
             |statuses: &[ValueStatus]| statuses.iter().map(|s| *s as u8).collect::<Vec<_>>();
         assert_eq!(
@@ -234,13 +219,12 @@ mod tests {
         assert_eq!(found.batch.column(2).as_primitive::<Int64Type>().value(0), 7);
         assert!(found.batch.column(1).is_null(0));
 
-        let expired = view_rows(&selection(Some(4_899)), &rows, LogTime(5_000), true).unwrap();
+        let expired = answer(Some(4_899), NotFound);
         assert_eq!(expired.statuses[..4], bytes(&[Expired, Expired, Expired, Present]));
         assert!(expired.batch.column(0).is_null(0));
-        let alive = view_rows(&selection(Some(4_900)), &rows, LogTime(5_000), false).unwrap();
+        let alive = answer(Some(4_900), Unavailable);
         assert_eq!(alive.statuses[..4], bytes(&[Present, Error, Present, Present]));
         assert_eq!(alive.statuses[4], Unavailable as u8);
-        let _ = Null;
     }
 
     #[test]
@@ -257,9 +241,13 @@ mod tests {
 
     #[test]
     fn a_row_of_another_shape_is_never_served() {
-        let rows =
-            [Some(StoredRow { latest_event_time: 0, columns: encode_row(&[Value::Int(1)]) })];
-        let error = view_rows(&selection(None), &rows, LogTime(1), true).err().unwrap();
-        assert!(error.to_string().contains("1 columns instead of 3"), "{error}");
+        let selection = selection(None);
+        let refusal = |stored: &[u8]| {
+            let mut table = Table::new(&selection.view, &selection.columns, 1).unwrap();
+            table.push(stored, false).unwrap_err().to_string()
+        };
+        assert!(refusal(&encode_row(&[Value::Int(1)])).contains("1 columns instead of 3"));
+        assert!(refusal(&[0x00, 0x00, 0x77]).contains("byte 2 begins no value"));
+        assert!(refusal(&[0x00, 0x02, 7]).contains("a bool is 00 or 01"));
     }
 }

@@ -1,21 +1,25 @@
 //! Predictions on their way to the log: rows of concurrent requests, gathered while the log is busy.
 //!
 //! One thread takes whatever has queued and submits it as one batch per topic, so that under load the
-//! cost of an append is shared, and without load nobody waits for others. Knows topics' schemas, not
-//! what a prediction is.
+//! cost of an append is shared; without load nobody waits for others, but for answers that do not wait
+//! for the log either. This is where predictions are batched: scoring a row takes less time than
+//! handing it to another thread. Knows topics' schemas, not what a prediction is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use arrow::array::Array;
+use arrow::compute::concat;
 use arrow::record_batch::RecordBatch;
-use falaj_event::{EventId, Hash256, LogTime, Op, TopicSchema, Value};
+use falaj_event::{EventId, Hash256, LogTime, Op, TopicSchema};
 use falaj_log::{Ack, Ops, Origin, SequencerHandle, Submission, SubmitError};
 use tokio::sync::oneshot;
 
-use super::rows::of_columns;
+use super::predictor::Events;
 
 /// Rows of one request.
 pub struct Entry {
@@ -25,8 +29,12 @@ pub struct Entry {
     pub definition: Hash256,
     /// `T` of their cause.
     pub cause: LogTime,
-    /// Per row: what tells it from others of the same cause, and its values in column order.
-    pub rows: Vec<(Vec<u8>, Vec<Value>)>,
+    /// The events.
+    pub events: Events,
+    /// How long they may wait for those of other requests.
+    pub waits: Duration,
+    /// So many waiting rows need not wait for more.
+    pub enough: usize,
     /// Told when they are durable.
     pub reply: oneshot::Sender<Result<LogTime, String>>,
 }
@@ -81,16 +89,8 @@ impl Ledger {
 
 fn write(entries: &Receiver<Entry>, sequencer: &SequencerHandle) {
     while let Ok(first) = entries.recv() {
-        let mut rows = first.rows.len();
-        let mut all = vec![first];
-        while rows < ROWS_PER_SUBMISSION
-            && let Ok(next) = entries.try_recv()
-        {
-            rows += next.rows.len();
-            all.push(next);
-        }
         let mut by_topic: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
-        for entry in all {
+        for entry in gather(first, entries) {
             by_topic.entry(entry.schema.name.clone()).or_default().push(entry);
         }
         for entries in by_topic.into_values() {
@@ -99,11 +99,31 @@ fn write(entries: &Receiver<Entry>, sequencer: &SequencerHandle) {
     }
 }
 
+/// What has queued by the time that the most impatient of them allows.
+fn gather(first: Entry, entries: &Receiver<Entry>) -> Vec<Entry> {
+    let (mut rows, mut until) = (0, Instant::now() + first.waits);
+    let mut all: Vec<Entry> = Vec::new();
+    let mut next = Some(first);
+    while let Some(entry) = next {
+        rows += entry.events.names.len();
+        until = until.min(Instant::now() + entry.waits);
+        let is_enough = rows >= entry.enough;
+        all.push(entry);
+        let left = until.saturating_duration_since(Instant::now());
+        next = match rows {
+            ROWS_PER_SUBMISSION.. => None,
+            _ if is_enough || left.is_zero() => entries.try_recv().ok(),
+            _ => entries.recv_timeout(left).ok(),
+        };
+    }
+    all
+}
+
 fn submit(entries: Vec<Entry>, sequencer: &SequencerHandle) {
     match batch(&entries) {
         Ok((schema, ids, batch)) => {
             let replies: Vec<Waiting> =
-                entries.into_iter().map(|entry| (entry.rows.len(), entry.reply)).collect();
+                entries.into_iter().map(|entry| (entry.events.names.len(), entry.reply)).collect();
             sequencer.submit(Submission {
                 schema,
                 origin: Origin::Derived(ids),
@@ -155,20 +175,20 @@ fn batch(entries: &[Entry]) -> Result<Gathered> {
     let schema = Arc::clone(&entries.first().context("nothing to append")?.schema);
     let mut ids = Vec::new();
     for entry in entries {
-        for (ordinal, (key, _)) in entry.rows.iter().enumerate() {
+        for (ordinal, name) in entry.events.names.iter().enumerate() {
             let ordinal = u32::try_from(ordinal)?;
-            match EventId::derived(&entry.definition, entry.cause, key, ordinal) {
+            match EventId::derived(&entry.definition, entry.cause, name, ordinal) {
                 EventId::Derived(hash) => ids.push(hash),
                 EventId::Producer { .. } => {}
             }
         }
     }
-    let mut columns: Vec<Vec<Value>> = vec![Vec::with_capacity(ids.len()); schema.columns.len()];
-    for (_, values) in entries.iter().flat_map(|entry| &entry.rows) {
-        for (index, column) in columns.iter_mut().enumerate() {
-            column.push(values.get(index).cloned().unwrap_or(Value::Null));
-        }
-    }
-    let batch = of_columns(&schema, &columns)?;
+    let columns = (0..schema.columns.len()).map(|column| {
+        let parts: Vec<&dyn Array> =
+            entries.iter().map(|entry| entry.events.columns[column].as_ref()).collect();
+        concat(&parts)
+    });
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let batch = RecordBatch::try_new(falaj_log::schemas::row_schema(&schema), columns)?;
     Ok((schema, ids, batch))
 }

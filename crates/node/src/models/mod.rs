@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use falaj_definitions::pipelines::{Pipeline, Promotion, Task};
@@ -359,7 +360,7 @@ impl ModelLoop {
         self.check_caught_up()?;
         crate::backend::lookup::wait(store, request.min_t, request.deadline).await?;
         let (mut response, events) = predictor.predict(store, self.core.log.as_ref(), &request)?;
-        if events.is_empty() {
+        if events.names.is_empty() {
             return Ok(response);
         }
         let (reply, logged) = tokio::sync::oneshot::channel();
@@ -368,7 +369,15 @@ impl ModelLoop {
         if predictor.is_durable() {
             let stopping =
                 || BackendError::unavailable("the node is stopping; ask again when it is back");
-            let outcome = logged.await.map_err(|_| stopping())?;
+            let limit = Duration::from_micros(predictor.pipeline.serving.timeout_us);
+            let late = |_| {
+                BackendError::unavailable(format!(
+                    "the predictions are not durable after {limit:?} (the pipeline's timeout); they \
+                     may still be: look for their ids, or ask again with ids of your own"
+                ))
+            };
+            let outcome = tokio::time::timeout(limit, logged).await.map_err(late)?;
+            let outcome = outcome.map_err(|_| stopping())?;
             let t = outcome.map_err(|message| BackendError::Unavailable { message })?;
             response.logged_t = Some(t);
         }

@@ -4,11 +4,12 @@
 //! Does not know Flight, nor how a version came to serve. A row that has no score is named and not
 //! logged.
 
+mod events;
 mod request;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use arrow::array::Array;
@@ -16,7 +17,7 @@ use arrow::record_batch::RecordBatch;
 use falaj_definitions::catalog::Catalog;
 use falaj_definitions::pipelines::{Acknowledgement, InputOrigin, Pipeline, Task};
 use falaj_event::cells::{Cells, batch_cells};
-use falaj_event::encoding::decode_row;
+use falaj_event::encoding::{cells, decode_row, decode_value};
 use falaj_event::hash::domain_hash;
 use falaj_event::{LogTime, TopicSchema, Value, ViewId};
 use falaj_gateway::backend::{BackendError, ModelInfo, PredictRequest, PredictResponse};
@@ -26,9 +27,11 @@ use falaj_views::{Snapshot, ViewStore};
 use super::figures::{Counts, Tally};
 use super::ledger::Entry;
 use super::serving::Slot;
-use crate::backend::lookup::{read_time, view_error};
+use crate::backend::lookup::{read_rows, read_time, view_error};
 use crate::backend::rows::{is_expired, key_bytes};
-use request::{Answer, Asking, Made};
+pub use events::Events;
+use events::Made;
+use request::{Answer, Asking};
 
 /// Columns taken from one view.
 struct Part {
@@ -37,9 +40,10 @@ struct Part {
     ttl_us: Option<u64>,
     /// Positions of the view's key columns among the entity's.
     key: Vec<usize>,
-    /// Indices of the wanted columns among the view's.
-    columns: Vec<usize>,
-    width: usize,
+    /// Number of wanted columns.
+    columns: usize,
+    /// By column of the view: which of the wanted ones it is.
+    wanted: Vec<Vec<usize>>,
 }
 
 /// A request-time feature.
@@ -66,9 +70,6 @@ pub struct Predictor {
     term: u64,
     next: AtomicU64,
 }
-
-/// A prediction event: what tells it from others of the same cause, and its values in column order.
-pub type LoggedRow = (Vec<u8>, Vec<Value>);
 
 /// The model's inputs of one row, in signature order, or why there are none.
 pub type Inputs = Result<Vec<Value>, String>;
@@ -123,28 +124,25 @@ impl Predictor {
         let mut rows: Vec<(Vec<Value>, bool, Option<String>)> = (0..asked.num_rows())
             .map(|_| (Vec::with_capacity(self.names.len()), false, None))
             .collect();
+        let at = t.as_event_time();
         for part in &self.parts {
             let keys = key_bytes(asked, &part.key)?;
-            let known: Vec<&[u8]> = keys.iter().flatten().map(Vec::as_slice).collect();
-            let found = match as_of {
-                Some(t) => snapshot.multi_get_as_of(part.view, &known, t),
-                None => snapshot.multi_get(part.view, &known),
-            };
-            let mut found = found.map_err(view_error)?.into_iter();
-            for (key, (values, is_known, error)) in keys.iter().zip(&mut rows) {
-                if key.is_none() {
+            read_rows(snapshot, part.view, &keys, as_of, |row, found| {
+                let (values, is_known, error) = &mut rows[row];
+                if keys[row].is_none() {
                     error.get_or_insert_with(|| "a key column is NULL".to_owned());
                 }
-                match key.as_ref().and_then(|_| found.next().flatten()) {
+                *is_known |= found.is_some();
+                let first = values.len();
+                values.resize(first + part.columns, Value::Null);
+                match found {
                     Some(row) => {
-                        *is_known = true;
-                        let at = t.as_event_time();
                         let expired = is_expired(part.ttl_us, row.latest_event_time, at);
-                        part.take(&row.columns, expired, values)?;
+                        part.take(row.columns, expired, &mut values[first..])
                     }
-                    None => values.extend(part.columns.iter().map(|_| Value::Null)),
+                    None => Ok(()),
                 }
-            }
+            })?;
         }
         let cells = batch_cells(asked).map_err(|error| BackendError::invalid(error.to_string()))?;
         let mut out = Vec::with_capacity(rows.len());
@@ -181,7 +179,7 @@ impl Predictor {
         store: &ViewStore,
         log: &dyn Log,
         request: &PredictRequest,
-    ) -> Result<(PredictResponse, Vec<LoggedRow>), BackendError> {
+    ) -> Result<(PredictResponse, Events), BackendError> {
         let arrived = Instant::now();
         let set = self.slot.get();
         let Some(champion) = &set.champion else {
@@ -197,49 +195,47 @@ impl Predictor {
         let keys = key_bytes(&request.inputs, &entity)?;
         let challenger = set.challenger.as_ref().map(|loaded| loaded.version);
         let mut answer = Answer::new(inputs.len());
-        let mut asking = Asking::new(self, &set, request)?;
-        let (mut events, mut counts) = (Vec::new(), Counts::default());
+        let mut asking = Asking::new(self, &set, inputs.len());
+        let mut counts = Counts::default();
         let mut misfits = request.misfits.iter().peekable();
         for (row, inputs) in inputs.into_iter().enumerate() {
             let misfit = misfits.next_if(|(at, _)| *at == row).map(|(_, why)| why.clone());
-            let id = self.id(request, row);
-            let route = keys[row]
-                .as_ref()
-                .and_then(|key| set.policy.route(Some(champion.version), challenger, key));
-            let outcome = match (misfit, inputs, route) {
-                (Some(why), ..) | (None, Err(why), _) => {
+            let key = keys[row].as_ref();
+            let route =
+                key.and_then(|key| set.policy.route(Some(champion.version), challenger, key));
+            let routed = misfit.map_or(inputs, Err).and_then(|inputs| {
+                let route = route.ok_or_else(|| "a key column is NULL".to_owned())?;
+                Ok((inputs, route))
+            });
+            let (inputs, route) = match routed {
+                Ok(routed) => routed,
+                Err(why) => {
                     counts.refused += 1;
-                    Err(why)
-                }
-                (None, Ok(_), None) => {
-                    counts.refused += 1;
-                    Err("a key column is NULL".to_owned())
-                }
-                (None, Ok(inputs), Some(route)) => {
-                    let served = asking.serve(route.serve, &inputs);
-                    counts.add(route.serve, served.is_err());
-                    served.map(|(loaded, scored)| {
-                        let made = Made {
-                            id: &id,
-                            t,
-                            inputs: &inputs,
-                            served: true,
-                            propensity: route.propensity,
-                        };
-                        events.push(asking.event(row, &made, loaded, &scored));
-                        if let Some(version) = route.shadow
-                            && let Ok((shadow, beside)) = asking.serve(version, &inputs)
-                        {
-                            let propensity = 1.0 - route.propensity;
-                            let made = Made { served: false, propensity, ..made };
-                            events.push(asking.event(row, &made, shadow, &beside));
-                        }
-                        (loaded.version, scored)
-                    })
+                    answer.refuse(&why);
+                    continue;
                 }
             };
-            answer.add(id, outcome);
+            let id = self.id(request, row);
+            let served = asking.serve(route.serve, &inputs);
+            counts.add(route.serve, served.is_err());
+            match served {
+                Err(why) => answer.refuse(&why),
+                Ok((loaded, scored)) => {
+                    let propensity = route.propensity;
+                    let made = Made { id: &id, inputs: &inputs, served: true, propensity };
+                    asking.events.push(row, &made, loaded, &scored);
+                    if let Some(version) = route.shadow
+                        && let Ok((shadow, beside)) = asking.serve(version, &inputs)
+                    {
+                        let propensity = 1.0 - route.propensity;
+                        let made = Made { served: false, propensity, ..made };
+                        asking.events.push(row, &made, shadow, &beside);
+                    }
+                    answer.add(&id, loaded.version, &scored);
+                }
+            }
         }
+        let events = asking.events.finish(&self.topic, request, t, self.pipeline.serving.ack)?;
         let (batch, errors) = answer.finish(self, &request.inputs)?;
         self.tally.add(champion.version, &counts, arrived.elapsed());
         let response =
@@ -256,14 +252,16 @@ impl Predictor {
     pub fn entry(
         &self,
         t: LogTime,
-        rows: Vec<LoggedRow>,
+        events: Events,
         reply: tokio::sync::oneshot::Sender<Result<LogTime, String>>,
     ) -> Entry {
         Entry {
             schema: Arc::clone(&self.topic),
             definition: self.pipeline.hash,
             cause: t,
-            rows,
+            events,
+            waits: Duration::from_micros(self.pipeline.serving.batch_wait_us),
+            enough: self.pipeline.serving.batch_rows as usize,
             reply,
         }
     }
@@ -285,18 +283,23 @@ pub fn inputs_hash(id: &str, inputs: &[u8]) -> [u8; 32] {
 }
 
 impl Part {
-    fn take(&self, row: &[u8], expired: bool, values: &mut Vec<Value>) -> Result<(), BackendError> {
+    /// Puts the wanted values of a stored row into `values`, which are NULL so far.
+    fn take(&self, row: &[u8], expired: bool, values: &mut [Value]) -> Result<(), BackendError> {
         let damaged = |why: String| BackendError::Damaged {
             message: format!("a stored row of view {} is damaged: {why}", self.name),
         };
-        let cells = decode_row(row).map_err(|error| damaged(error.to_string()))?;
-        if cells.len() != self.width {
-            return Err(damaged(format!("{} columns instead of {}", cells.len(), self.width)));
+        let (mut found, mut bytes) = (0, 0);
+        for cell in cells(row) {
+            for out in self.wanted.get(found).into_iter().flatten().filter(|_| !expired) {
+                values[*out] = decode_value(cell).map_err(|error| damaged(error.to_string()))?.0;
+            }
+            found += 1;
+            bytes += cell.len();
         }
-        values.extend(self.columns.iter().map(|index| match expired {
-            true => Value::Null,
-            false => cells[*index].clone(),
-        }));
+        if bytes != row.len() || found != self.wanted.len() {
+            let wanted = self.wanted.len();
+            return Err(damaged(format!("{found} columns instead of {wanted}; rebuild state/")));
+        }
         Ok(())
     }
 }
@@ -321,13 +324,17 @@ fn part(
             .position(|column| column.name == *name)
             .with_context(|| format!("view `{}` has no column `{name}`", view.name))
     };
+    let mut wanted = vec![Vec::new(); view.output.len()];
+    for (out, name) in set.columns.iter().enumerate() {
+        wanted[column(name)?].push(out);
+    }
     Ok(Part {
         view: view.id,
         name: view.name.clone(),
         ttl_us: view.ttl_us,
         key: set.key.iter().map(position).collect::<Result<_>>()?,
-        columns: set.columns.iter().map(column).collect::<Result<_>>()?,
-        width: view.output.len(),
+        columns: set.columns.len(),
+        wanted,
     })
 }
 

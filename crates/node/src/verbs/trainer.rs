@@ -24,7 +24,7 @@ pub fn run(options: &cli::Trainer) -> Result<()> {
     if !options.detached {
         end_with_input(Arc::clone(&cancel));
     }
-    let mut output = std::io::stdout().lock();
+    let mut output = std::io::stdout();
     let mut broken = None;
     let trained = train(&job.spec, &rows, &folder.checkpoints(), &cancel, &mut |event| {
         let told = serde_json::to_string(&event)

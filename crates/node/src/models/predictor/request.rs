@@ -1,51 +1,31 @@
-//! One request for predictions under way: what every row needs, found and made once, and the answer.
+//! One request for predictions under way: the versions that score it, and the answer.
 //!
 //! Does not know where features come from.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Float64Builder, ListBuilder, StringArray, UInt32Array};
+use arrow::array::{ArrayRef, Float64Builder, ListBuilder, StringBuilder, UInt32Builder};
 use arrow::record_batch::RecordBatch;
-use falaj_event::cells::Cells;
-use falaj_event::encoding::encode_row;
-use falaj_event::{LogTime, Value};
-use falaj_gateway::backend::{BackendError, PredictRequest};
+use falaj_event::Value;
+use falaj_gateway::backend::BackendError;
 use falaj_model::score::Scratch;
 
-use super::{LoggedRow, Predictor, inputs_hash};
+use super::Predictor;
+use super::events::EventBuilder;
 use crate::models::serving::{Loaded, Scored, ServingSet, score};
-use crate::pump::wall_clock_us;
 
-/// What one request needs for every row: the columns that are copied into events and room for
-/// computing, found and made once.
+/// What one request needs for every row: room for computing, made once, and its events.
 pub(super) struct Asking<'a> {
     predictor: &'a Predictor,
     set: &'a ServingSet,
-    identity: Value,
-    /// By column of the topic: the request's, where it is one of its keys.
-    given: Vec<Option<Cells<'a>>>,
     scratches: Vec<(u32, Scratch)>,
+    pub events: EventBuilder,
 }
 
 impl<'a> Asking<'a> {
-    pub(super) fn new(
-        predictor: &'a Predictor,
-        set: &'a ServingSet,
-        request: &'a PredictRequest,
-    ) -> Result<Self, BackendError> {
-        let given = predictor.topic.columns.iter().map(|column| {
-            let found = request.inputs.column_by_name(&column.name);
-            found.map(|column| Cells::new(column.as_ref())).transpose()
-        });
-        Ok(Self {
-            predictor,
-            set,
-            identity: Value::String(Arc::clone(&request.identity.name)),
-            given: given
-                .collect::<Result<_, _>>()
-                .map_err(|error| BackendError::invalid(error.to_string()))?,
-            scratches: Vec::new(),
-        })
+    pub(super) fn new(predictor: &'a Predictor, set: &'a ServingSet, rows: usize) -> Self {
+        let events = EventBuilder::with_capacity(rows);
+        Self { predictor, set, scratches: Vec::new(), events }
     }
 
     pub(super) fn serve(
@@ -69,101 +49,68 @@ impl<'a> Asking<'a> {
         let scored = score(loaded, &self.predictor.names, inputs, threshold, scratch)?;
         Ok((loaded, scored))
     }
-
-    pub(super) fn event(
-        &self,
-        row: usize,
-        made: &Made<'_>,
-        loaded: &Loaded,
-        scored: &Scored,
-    ) -> LoggedRow {
-        let inputs = encode_row(made.inputs);
-        let value = |name: &str, given: &Option<Cells<'a>>| match name {
-            "prediction_id" => Value::String(made.id.into()),
-            "t" => Value::Timestamp(made.t.as_event_time()),
-            "model_version" => Value::UInt(loaded.version.into()),
-            "artifact" => Value::Binary(loaded.digest.as_slice().into()),
-            "served" => Value::Bool(made.served),
-            "propensity" => Value::Float64(made.propensity),
-            "inputs_hash" => Value::Binary(inputs_hash(made.id, &inputs).as_slice().into()),
-            "inputs" => Value::Binary(inputs.as_slice().into()),
-            "score" => Value::Float64(scored.score),
-            "scores" => {
-                Value::List(scored.scores.iter().map(|score| Value::Float64(*score)).collect())
-            }
-            "predicted" => {
-                scored.predicted.as_deref().map_or(Value::Null, |class| Value::String(class.into()))
-            }
-            "ack" => {
-                let ack = if self.predictor.is_durable() { "durable" } else { "fast" };
-                Value::String(ack.into())
-            }
-            "asked_by" => self.identity.clone(),
-            "wall_clock" => Value::Timestamp(LogTime(wall_clock_us()).as_event_time()),
-            _ => given.map_or(Value::Null, |cells| cells.value(row)),
-        };
-        let columns = self.predictor.topic.columns.iter().zip(&self.given);
-        let values = columns.map(|(column, given)| value(&column.name, given)).collect();
-        (format!("{} {}", made.id, loaded.version).into_bytes(), values)
-    }
-}
-
-/// A prediction, but for its score.
-#[derive(Clone, Copy)]
-pub(super) struct Made<'a> {
-    pub id: &'a str,
-    pub t: LogTime,
-    pub inputs: &'a [Value],
-    pub served: bool,
-    pub propensity: f64,
 }
 
 /// An answer under construction.
 pub(super) struct Answer {
-    ids: Vec<Option<String>>,
-    outcomes: Vec<Result<(u32, Scored), String>>,
+    ids: StringBuilder,
+    score: Float64Builder,
+    labels: StringBuilder,
+    scores: ListBuilder<Float64Builder>,
+    versions: UInt32Builder,
+    errors: StringBuilder,
+    failed: u64,
 }
 
 impl Answer {
     pub(super) fn new(rows: usize) -> Self {
-        Self { ids: Vec::with_capacity(rows), outcomes: Vec::with_capacity(rows) }
+        Self {
+            ids: StringBuilder::with_capacity(rows, 24 * rows),
+            score: Float64Builder::with_capacity(rows),
+            labels: StringBuilder::with_capacity(rows, 8 * rows),
+            scores: ListBuilder::new(Float64Builder::new()),
+            versions: UInt32Builder::with_capacity(rows),
+            errors: StringBuilder::new(),
+            failed: 0,
+        }
     }
 
-    pub(super) fn add(&mut self, id: String, outcome: Result<(u32, Scored), String>) {
-        self.ids.push(outcome.is_ok().then_some(id));
-        self.outcomes.push(outcome);
+    pub(super) fn add(&mut self, id: &str, version: u32, scored: &Scored) {
+        self.ids.append_value(id);
+        self.score.append_value(scored.score);
+        self.labels.append_option(scored.predicted.as_deref());
+        self.scores.append_value(scored.scores.iter().map(|score| Some(*score)));
+        self.versions.append_value(version);
+        self.errors.append_null();
+    }
+
+    pub(super) fn refuse(&mut self, why: &str) {
+        self.ids.append_null();
+        self.score.append_null();
+        self.labels.append_null();
+        self.scores.append_null();
+        self.versions.append_null();
+        self.errors.append_value(why);
+        self.failed += 1;
     }
 
     pub(super) fn finish(
-        self,
+        mut self,
         predictor: &Predictor,
         asked: &RecordBatch,
     ) -> Result<(RecordBatch, u64), BackendError> {
         let schema = predictor.info.answer_schema();
-        let ok = |outcome: &Result<(u32, Scored), String>| outcome.as_ref().ok().cloned();
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(self.ids))];
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(self.ids.finish())];
         columns.extend(asked.columns().iter().take(predictor.info.keys.fields().len()).cloned());
-        let scores = self.outcomes.iter().map(|one| ok(one).map(|(_, scored)| scored.score));
-        columns.push(Arc::new(scores.collect::<Float64Array>()));
-        let labels = self.outcomes.iter().map(|one| ok(one).and_then(|(_, one)| one.predicted));
-        columns.push(Arc::new(labels.collect::<StringArray>()));
+        columns.push(Arc::new(self.score.finish()));
+        columns.push(Arc::new(self.labels.finish()));
         if predictor.info.classes.len() > 2 {
-            let mut lists = ListBuilder::new(Float64Builder::new());
-            for one in &self.outcomes {
-                match one {
-                    Ok((_, scored)) => lists.append_value(scored.scores.iter().map(|s| Some(*s))),
-                    Err(_) => lists.append_null(),
-                }
-            }
-            columns.push(Arc::new(lists.finish()));
+            columns.push(Arc::new(self.scores.finish()));
         }
-        let versions = self.outcomes.iter().map(|one| ok(one).map(|(version, _)| version));
-        columns.push(Arc::new(versions.collect::<UInt32Array>()));
-        let errors = self.outcomes.iter().filter(|one| one.is_err()).count() as u64;
-        let told = self.outcomes.into_iter().map(Result::err);
-        columns.push(Arc::new(told.collect::<StringArray>()));
+        columns.push(Arc::new(self.versions.finish()));
+        columns.push(Arc::new(self.errors.finish()));
         let batch = RecordBatch::try_new(schema, columns)
             .map_err(|error| BackendError::internal(error.to_string()))?;
-        Ok((batch, errors))
+        Ok((batch, self.failed))
     }
 }
