@@ -8,6 +8,10 @@
 //! cluster used for the appends, which tells what saturates first. The embedded log fsyncs, a cluster
 //! does not: the comparison is of what each promises.
 //!
+//! What saturates first is the processor of the node: it spends ten times what the SPU spends on an
+//! event (encoding, sealing, hashing and the views; see the figures in CHANGELOG.md).
+//!
+//! `tools/fluvio start`, then `FALAJ_FLUVIO=127.0.0.1:9003 cargo bench -p falaj-benches --bench cluster`.
 //! Needs a cluster on this machine, whose controller FALAJ_FLUVIO names. Not measured: replicas, a
 //! network between node and cluster.
 
