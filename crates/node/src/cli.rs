@@ -144,12 +144,14 @@ impl ClusterArgs {
         let LogPlace::Fluvio(mut place) = log else { return log };
         place.replication = self.replicas.unwrap_or(place.replication);
         let host = place.controller.rsplit_once(':').map(|(host, _)| host.to_owned());
+        // The data directory remembers them, wherever the next verb is started from.
+        let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         if let (Some(ca), Some(certificate), Some(key)) = (&self.ca, &self.certificate, &self.key) {
             place.tls = Some(ClusterTls {
                 domain: self.domain.clone().or(host).unwrap_or_default(),
-                ca: ca.clone(),
-                certificate: certificate.clone(),
-                key: key.clone(),
+                ca: whole(ca),
+                certificate: whole(certificate),
+                key: whole(key),
             });
         }
         LogPlace::Fluvio(place)
@@ -495,7 +497,9 @@ mod tests {
         let words = "falaj up --log fluvio://h:9003 --log-replicas 3 --log-ca a --log-certificate b --log-key c";
         let Verb::Up(up) = Cli::parse_from(words.split(' ')).verb else { panic!("up") };
         let Some(LogPlace::Fluvio(place)) = up.log.place() else { panic!("a cluster") };
-        assert_eq!((place.replication, place.tls.unwrap().domain.as_str()), (3, "h"));
+        let tls = place.tls.unwrap();
+        assert_eq!((place.replication, tls.domain.as_str()), (3, "h"));
+        assert!(tls.ca.is_absolute() && tls.key.ends_with("c"), "{tls:?}");
         assert!(Cli::try_parse_from(words.split(' ').take(8)).is_err(), "a CA alone");
     }
 }

@@ -24,11 +24,24 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if json {
-                println!("{}", serde_json::json!({ "error": format!("{error:#}") }));
+                println!("{}", serde_json::json!({ "error": told(&error) }));
             } else {
-                eprintln!("falaj: {error:#}");
+                eprintln!("falaj: {}", told(&error));
             }
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, without those that it repeats in its own words.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told = cause;
+        } else if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
 }
