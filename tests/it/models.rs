@@ -5,6 +5,8 @@
 mod files;
 /// What takes a version out again.
 mod guardrails;
+/// Several classes.
+mod multiclass;
 /// Models of other tools.
 mod onnx;
 /// Whose word it takes.

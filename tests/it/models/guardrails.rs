@@ -11,6 +11,14 @@ metric = "METRIC"
 BOUND
 window = "10 minutes"
 minimum_support = 5
+
+[[retrain.floors]]
+metric = "METRIC"
+BOUND
+window = "10 minutes"
+
+[retrain]
+cool_down = "1 second"
 "#;
 
 /// A node whose version 1 serves and whose version 2, of this file, has taken over.
@@ -68,6 +76,15 @@ async fn taken_out(client: &Client, amount: i64, judged: bool) -> Json {
     }
 }
 
+/// The floor on the same figure asks for another version.
+async fn asked_for_another(client: &Client, metric: &str) {
+    let state = until(client, "asked for", |state| {
+        state["versions"].as_array().is_some_and(|versions| versions.len() > 2)
+    });
+    let trigger = state.await["versions"][2]["trigger"].as_str().unwrap_or_default().to_owned();
+    assert!(trigger.starts_with(&format!("floor {metric}@")), "{trigger}");
+}
+
 fn told(event: &Json, metric: &str) {
     let actor = event["actor"].as_str().unwrap();
     assert!(actor.starts_with(&format!("rule:{metric}@")), "{event:#}");
@@ -84,6 +101,7 @@ async fn a_version_that_fails_to_score_is_taken_out() {
     let (node, client) = two_versions(folder.path(), "error_rate", "at_most = 0.2", &second).await;
     let event = taken_out(&client, 5_000, false).await;
     told(&event, "error_rate");
+    asked_for_another(&client, "error_rate").await;
     assert_eq!(event["detail"]["breach"]["value"].as_f64(), Some(1.0));
     let figures = rows(&client, "falaj.serving").await;
     let of_second: Vec<&Json> = figures.iter().filter(|row| row["version"] == 2).collect();
@@ -104,6 +122,7 @@ async fn a_version_that_takes_too_long_is_taken_out() {
         two_versions(folder.path(), "latency_p99_us", "at_most = 0.001", &second).await;
     let event = taken_out(&client, 50, false).await;
     told(&event, "latency_p99_us");
+    asked_for_another(&client, "latency_p99_us").await;
     let figures = rows(&client, "falaj.serving").await;
     assert!(figures.iter().any(|row| row["latency_p99_us"].as_f64().unwrap() > 0.0));
     node.stop().await.unwrap();
@@ -117,6 +136,7 @@ async fn a_version_that_costs_money_is_taken_out() {
     let (node, client) = two_versions(folder.path(), "kpi", "at_least = 0", &second).await;
     let event = taken_out(&client, 0, true).await;
     told(&event, "kpi");
+    asked_for_another(&client, "kpi").await;
     assert!(event["detail"]["breach"]["value"].as_f64().unwrap() < 0.0, "{event:#}");
     node.stop().await.unwrap();
 }

@@ -32,7 +32,7 @@ fn messages(result: Result<Catalog, Diagnostics>) -> Vec<String> {
         .collect()
 }
 
-const SYSTEM: [&str; 6] = [
+const SYSTEM: [&str; 7] = [
     "falaj.baselines",
     "falaj.definitions",
     "falaj.drift",
