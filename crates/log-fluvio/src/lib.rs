@@ -54,7 +54,7 @@
 //! # Faults, and what is seen
 //! | what happens | what is seen |
 //! | --- | --- |
-//! | controller dead | appends and reads go on over their connections; what needs a new connection waits |
+//! | controller dead | appends and reads go on over their connections; what needs a new connection waits, after a restart until the SPUs have found their controller again (seen: up to a minute and more) |
 //! | SPU dead or paused, connection lost | appends and reads of its partitions wait, then continue |
 //! | SPU's disk full | appends fail at once, naming topic and SPU; nothing is acknowledged. The SPU takes nothing more for that partition until it has room and was restarted |
 //! | second sequencer | the older one's next commit is refused |

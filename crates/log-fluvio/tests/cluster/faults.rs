@@ -52,7 +52,9 @@ fn the_controller_dies() {
         local.start_sc();
         pause(2.0);
     });
-    check(&book, &options);
+    // An SPU may take a minute or more to find a controller again that was away.
+    let patient = Options { patience: Duration::from_secs(240), ..options };
+    check(&book, &patient);
 }
 
 #[test]
