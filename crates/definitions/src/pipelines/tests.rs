@@ -508,7 +508,7 @@ fn a_multiclass_label_names_its_classes() {
     let missing: Vec<&String> = found.iter().filter(|one| one.contains("classes")).collect();
     assert_eq!(missing.len(), 1, "{found:?}");
     let line = 1 + multiclass.lines().position(|line| line == "[label]").unwrap();
-    assert!(missing[0].starts_with(&format!("{line}:1 missing-field")), "{missing:?}");
+    assert!(missing[0].starts_with(&format!("{line}:2 missing-field")), "{missing:?}");
     assert!(missing[0].contains("classes = [false, true]"), "{missing:?}");
 }
 

@@ -58,5 +58,8 @@ fn a_window_is_told_when_it_closes() {
     };
     assert_eq!(told.findings, [finding]);
     let nothing = ServedFigure { name: LATENCY_P99_US.to_owned(), ..figure };
-    assert_eq!(nothing.of_served(&closed[0], LogTime(350)), Closed::default());
+    let told = nothing.of_served(&closed[0], LogTime(350));
+    assert_eq!((told.rows[0].value, told.rows[0].alarm), (None, false), "nobody was timed");
+    let nobody = ClosedWindow { gathered: Served::default(), ..closed[0].clone() };
+    assert_eq!(nothing.of_served(&nobody, LogTime(350)), Closed::default());
 }
