@@ -78,6 +78,7 @@ column = "high"
 observed_at = "asked_at"
 delay = "1 hour"
 prediction_id = "prediction_id"
+within = "100 ms"
 
 [[features]]
 view = "market"

@@ -67,6 +67,9 @@ pub struct Joined {
 /// A prediction's place in time: `T_r`, and its number in log order.
 type Place = (LogTime, u64);
 
+/// A label's number in log order, and its name.
+type Numbered = (u64, Arc<[u8]>);
+
 /// A prediction that a label may still judge.
 #[derive(Clone, Debug)]
 struct Open {
@@ -107,10 +110,10 @@ pub struct Joiner {
     /// `observed_at + within` of labels without an id that wait for their time, with their numbers.
     due: BTreeSet<(LogTime, u64, Arc<[u8]>)>,
     /// Labels that name a prediction, by that, with their numbers, ascending.
-    labels_by_id: HashMap<Arc<str>, Vec<(u64, Arc<[u8]>)>>,
+    labels_by_id: HashMap<Arc<str>, Vec<Numbered>>,
     expiry: BinaryHeap<Expiry<u64>>,
     /// With the label's number: of one that came later, another entry tells.
-    label_expiry: BinaryHeap<Expiry<(u64, Arc<[u8]>)>>,
+    label_expiry: BinaryHeap<Expiry<Numbered>>,
 }
 
 impl Joiner {
