@@ -55,7 +55,8 @@ impl DuckDb {
         let folder = tempfile::tempdir()?;
         std::fs::create_dir(folder.path().join("tables"))?;
         for (name, batch) in tables {
-            let file = folder.path().join("tables").join(format!("{name}.parquet"));
+            let file = format!("{}.parquet", falaj_definitions::oracle::table_name(name));
+            let file = folder.path().join("tables").join(file);
             parquet_file::write(&file, batch)?;
         }
         Ok(Self { python, folder })

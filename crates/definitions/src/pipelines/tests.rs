@@ -516,7 +516,9 @@ fn a_multiclass_label_names_its_classes() {
 fn a_renamed_request_feature_does_not_hide_a_label_column() {
     // `amount` is a column of the label's topic; another column must not be called that in rows.
     let from = "name = \"amount\"\n";
-    let renamed = GOOD.replacen(from, "name = \"asked\"\nlabel_column = \"amount\"\n", 1);
+    let renamed = GOOD
+        .replacen(from, "name = \"asked\"\nlabel_column = \"amount\"\n", 1)
+        .replace("columns = [\"amount\"]", "columns = [\"asked\"]");
     assert_eq!(good(&renamed).request[0].label_column, "amount", "a new name is fine");
     let columns = "name = \"prediction\"\nlabel_column = \"amount\"\n";
     let found = findings(from, columns);

@@ -16,8 +16,8 @@ fn binary_figures_are_scikit_learns() {
     GOLDEN_BINARY.iter().for_each(|(name, expected)| close(&metrics, name, *expected));
 }
 
-#[test]
-fn multiclass_figures_are_scikit_learns() {
+/// The figures of eight rows of three classes.
+fn three_classes() -> Metrics {
     let scores = [
         [0.7, 0.2, 0.1],
         [0.1, 0.6, 0.3],
@@ -29,7 +29,12 @@ fn multiclass_figures_are_scikit_learns() {
         [0.45, 0.35, 0.2],
     ];
     let labels = [0.0, 1.0, 2.0, 2.0, 1.0, 0.0, 2.0, 1.0];
-    let metrics = evaluate(Task::Multiclass, scores.as_flattened(), &labels, 3);
+    evaluate(Task::Multiclass, scores.as_flattened(), &labels, 3)
+}
+
+#[test]
+fn multiclass_figures_are_scikit_learns() {
+    let metrics = three_classes();
     GOLDEN_MULTICLASS.iter().for_each(|(name, expected)| close(&metrics, name, *expected));
 }
 
@@ -140,18 +145,7 @@ fn figures_that_gates_may_name_are_all_there() {
     let zero = evaluate(Task::Regression, &[1.0, 2.0], &[0.0, 2.0], 1);
     assert_eq!(zero.get("mape"), None, "a share of nothing is not a number");
     // Chosen: 0 1 1 2 2 0 2 0 for 0 1 2 2 1 0 2 1; F1 of each class against the rest.
-    let scores = [
-        [0.7, 0.2, 0.1],
-        [0.1, 0.6, 0.3],
-        [0.2, 0.5, 0.3],
-        [0.3, 0.3, 0.4],
-        [0.25, 0.25, 0.5],
-        [0.6, 0.3, 0.1],
-        [0.1, 0.1, 0.8],
-        [0.45, 0.35, 0.2],
-    ];
-    let labels = [0.0, 1.0, 2.0, 2.0, 1.0, 0.0, 2.0, 1.0];
-    let metrics = evaluate(Task::Multiclass, scores.as_flattened(), &labels, 3);
+    let metrics = three_classes();
     close(&metrics, "macro_f1", (4.0 / 5.0 + 2.0 / 5.0 + 4.0 / 6.0) / 3.0);
     // Every name that a pipeline may gate on is measured.
     let names = |metrics: &Metrics| metrics.0.keys().cloned().collect::<Vec<_>>();
