@@ -192,3 +192,60 @@ fn batch(entries: &[Entry]) -> Result<Gathered> {
     let batch = RecordBatch::try_new(falaj_log::schemas::row_schema(&schema), columns)?;
     Ok((schema, ids, batch))
 }
+
+#[cfg(test)]
+mod tests {
+    use falaj_event::{TopicKind, TopicSchema};
+
+    use super::*;
+
+    /// An entry of so many events.
+    fn entry(rows: usize, waits_ms: u64) -> Entry {
+        let schema = TopicSchema {
+            name: "m.predictions".into(),
+            version: 1,
+            kind: TopicKind::Event,
+            columns: Vec::new(),
+            key: Vec::new(),
+            event_time: 0,
+            subject: None,
+            partitions: 1,
+            derived: true,
+        };
+        Entry {
+            schema: Arc::new(schema),
+            definition: Hash256([0; 32]),
+            cause: LogTime(1),
+            events: Events { names: vec![b"a".to_vec(); rows], columns: Vec::new() },
+            waits: Duration::from_millis(waits_ms),
+            enough: 100,
+            reply: oneshot::channel().0,
+        }
+    }
+
+    fn rows(entries: &[Entry]) -> usize {
+        entries.iter().map(|entry| entry.events.names.len()).sum()
+    }
+
+    #[test]
+    fn events_wait_for_others_as_long_as_all_of_them_allow() {
+        let (sender, entries) = sync_channel(16);
+        // Nobody waits: what has queued goes, and no more.
+        sender.send(entry(2, 0)).unwrap();
+        assert_eq!(rows(&gather(entry(1, 0), &entries)), 3);
+        // Patient ones wait for a later one; an impatient one takes them all along.
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(20));
+                sender.send(entry(5, 0)).unwrap();
+            });
+            let started = Instant::now();
+            assert_eq!(rows(&gather(entry(1, 60_000), &entries)), 6);
+            assert!(started.elapsed() < Duration::from_secs(30), "it waited on");
+        });
+        // Enough of them need not wait, and one batch is bounded.
+        assert_eq!(rows(&gather(entry(100, 60_000), &entries)), 100);
+        (0..3).for_each(|_| sender.send(entry(ROWS_PER_SUBMISSION / 2, 60_000)).unwrap());
+        assert_eq!(rows(&gather(entry(1, 60_000), &entries)), ROWS_PER_SUBMISSION + 1);
+    }
+}
