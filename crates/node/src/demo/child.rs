@@ -14,9 +14,20 @@ use crate::endpoint::{self, DataDirectory};
 use crate::place::{ClusterTls, LogPlace};
 use crate::serve::connect;
 
-/// A running node process and a client of it.
+/// A process that does not outlive its owner.
+struct Process(std::process::Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Fails where it has ended, and has been waited for, already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A running node process and a client of it. Dropped, it is killed.
 pub struct Child {
-    process: std::process::Child,
+    process: Process,
     /// Connected to it.
     pub client: Client,
 }
@@ -54,7 +65,7 @@ impl Child {
         std::fs::create_dir_all(data)?;
         let directory = DataDirectory(data.to_owned());
         let program = std::env::current_exe().context("finding this program")?;
-        let mut process = Command::new(program)
+        let process = Command::new(program)
             .args([
                 "up",
                 "--clock",
@@ -72,20 +83,19 @@ impl Child {
             .stdout(Stdio::null())
             .spawn()
             .context("starting a node")?;
+        let mut process = Process(process);
         let started = Instant::now();
         loop {
-            if let Some(status) = process.try_wait()? {
+            if let Some(status) = process.0.try_wait()? {
                 bail!("the node stopped at once ({status})");
             }
-            let found = endpoint::read(&directory).filter(|found| found.process == process.id());
+            let found = endpoint::read(&directory).filter(|found| found.process == process.0.id());
             if let Some(found) = found
                 && let Ok(client) = connect(&directory, found.address).await
             {
                 return Ok(Self { process, client });
             }
             if started.elapsed() > START_WAIT {
-                // Waiting longer would not help; the process must not stay behind.
-                let _ = process.kill();
                 bail!("the node did not answer within {START_WAIT:?}");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -97,8 +107,8 @@ impl Child {
     /// # Errors
     /// When it is gone already.
     pub fn kill(&mut self) -> Result<()> {
-        self.process.kill().context("killing the node")?;
-        self.process.wait().context("waiting for the killed node")?;
+        self.process.0.kill().context("killing the node")?;
+        self.process.0.wait().context("waiting for the killed node")?;
         Ok(())
     }
 
@@ -108,11 +118,11 @@ impl Child {
     /// When it ends with an error.
     pub async fn stop(mut self) -> Result<()> {
         drop(self.client);
-        let status = Command::new("kill").arg(self.process.id().to_string()).status()?;
+        let status = Command::new("kill").arg(self.process.0.id().to_string()).status()?;
         if !status.success() {
             bail!("the node could not be told to stop");
         }
-        let status = tokio::task::spawn_blocking(move || self.process.wait()).await??;
+        let status = tokio::task::spawn_blocking(move || self.process.0.wait()).await??;
         match status.success() {
             true => Ok(()),
             false => bail!("the node ended with {status}"),
