@@ -3,7 +3,7 @@
 //!
 //! Measured: processor time (all threads, `/proc/self/task/*/schedstat`) from an epoch of 1,000 decoded
 //! events to its row changes, for the engine alone and with the view store's writes (rows, history, a
-//! checkpoint of operator state every 256 epochs, flushes and compactions), after a warm-up that fills
+//! checkpoint of operator state every half million events, flushes and compactions), after a warm-up that fills
 //! all windows, so that events leave as fast as they come. Latency is the wall time of one epoch, in
 //! the process's own pace, submitted and taken one by one; hop boundaries are among them, the hourly
 //! ones too; beside it stands the processor time that the epoch's own threads took for it, which other
@@ -40,7 +40,8 @@ use harness::report::{Table, Target};
 use harness::workload::{self, START_US};
 
 const EVENTS_PER_EPOCH: u64 = 1_000;
-const CHECKPOINT_EVERY: u64 = 256;
+/// As a node does.
+const CHECKPOINT_EVERY: u64 = (1 << 19) / (EVENTS_PER_EPOCH + 16);
 /// The warm-up must fill the longest window, hop included.
 const WARM_US: u64 = 25 * 3_600_000_000;
 
@@ -62,7 +63,8 @@ impl Load {
             plan,
             meters,
             warm_epochs: (18 * meters).div_ceil(EVENTS_PER_EPOCH),
-            measured_epochs: (4 * meters).div_ceil(EVENTS_PER_EPOCH).max(2),
+            // At full scale, two checkpoints are among them, and some compactions of each kind.
+            measured_epochs: scale.size(2 * CHECKPOINT_EVERY, 2),
         })
     }
 

@@ -17,7 +17,7 @@ mod ops;
 mod render;
 mod slots;
 
-pub(crate) use bytes::{order_bytes, read_order, take};
+pub(crate) use bytes::{order_bytes, read_order, read_signed, take, write_signed};
 pub(crate) use heap::Object;
 pub(crate) use input::{Event, Lane, Parsed, Selector};
 pub(crate) use layout::{Layout, read_varint};

@@ -71,13 +71,9 @@ impl Held {
         Ok(held)
     }
 
-    /// Takes the rows that arrive at an epoch and passes on those that change at it.
-    pub(crate) fn step(
-        &mut self,
-        tick: &Tick,
-        rows: Vec<(Row, isize)>,
-        mut pass: impl FnMut(Row, isize),
-    ) {
+    /// Passes on what was held before this epoch and changes at it; then [`Self::admits`] is asked
+    /// about the rows that arrive at it.
+    pub(crate) fn turn(&mut self, tick: &Tick, mut pass: impl FnMut(Row, isize)) {
         let now = tick.now();
         let before = tick.previous.map(|t| i64::try_from(t).unwrap_or(i64::MAX));
         if tick.hydrate {
@@ -86,15 +82,15 @@ impl Held {
             self.retire(now, before, &mut pass);
             self.release(now, before, &mut pass);
         }
-        for (row, diff) in rows {
-            let waits = row.order.event_time > now;
-            if waits || self.keep != Keep::Waiting {
-                self.hold(&row, diff, waits);
-            }
-            if !waits {
-                pass(row, diff);
-            }
+    }
+
+    /// Takes note of a row that arrives; whether it changes at this epoch.
+    pub(crate) fn admits(&mut self, tick: &Tick, row: &Row, diff: isize) -> bool {
+        let waits = row.order.event_time > tick.now();
+        if waits || self.keep != Keep::Waiting {
+            self.hold(row, diff, waits);
         }
+        !waits
     }
 
     fn hold(&mut self, row: &Row, diff: isize, waits: bool) {
@@ -212,7 +208,12 @@ pub(crate) fn delay_until<'scope>(
 ) -> Rows<'scope> {
     let shared = Rc::clone(context);
     let logic: Logic = Box::new(move |tick, rows, out| {
-        held.step(tick, rows, |row, diff| out.push((row, tick.t, diff)));
+        held.turn(tick, |row, diff| out.push((row, tick.t, diff)));
+        for (row, diff) in rows {
+            if held.admits(tick, &row, diff) {
+                out.push((row, tick.t, diff));
+            }
+        }
         if tick.checkpoint {
             shared.emit_state(tick, held.checkpoint());
         }

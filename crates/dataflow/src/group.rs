@@ -33,6 +33,7 @@ use crate::group::wheel::Wheel;
 pub use crate::group::key::KeyBytes;
 pub use crate::group::plan::GroupPlan;
 pub(crate) use crate::group::sweep::{Sweep, SweepKey};
+pub(crate) use crate::group::warm::WARM_TOGETHER;
 
 /// What [`GroupCore`] cannot read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

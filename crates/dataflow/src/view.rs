@@ -18,7 +18,7 @@ use crate::context::{Context, Logic, Route, Tick, consolidate, each_tick};
 use crate::delay::Held;
 use crate::error::EngineError;
 use crate::finish::Finisher;
-use crate::group::{Given, GroupCore, GroupPlan, GroupStats};
+use crate::group::{Given, GroupCore, GroupPlan, GroupStats, WARM_TOGETHER};
 use crate::metrics::Metrics;
 use crate::row::{Bytes, Change, Row, Rows};
 use crate::state::{Restored, Space};
@@ -230,12 +230,12 @@ pub(crate) fn keyed_view<'scope>(
     let mut group = Group::restore(&plan, parts.is_read, parts.restored)?;
     let context = Rc::clone(parts.context);
     let name = format!("{} group", plan.name);
-    let logic: Logic = Box::new(move |tick: &Tick, rows, out| {
-        group.core.expect(rows.iter().map(|(row, _)| row.key.as_slice()));
-        match &mut held {
-            Some(held) => held.step(tick, rows, |row, diff| group.update(&row, diff, &context)),
-            None => rows.iter().for_each(|(row, diff)| group.update(row, *diff, &context)),
+    let logic: Logic = Box::new(move |tick: &Tick, mut rows, out| {
+        if let Some(held) = &mut held {
+            held.turn(tick, |row, diff| group.update(&row, diff, &context));
+            rows.retain(|(row, diff)| held.admits(tick, row, *diff));
         }
+        rows.chunks(WARM_TOGETHER).for_each(|rows| group.update_all(rows, &context));
         group.core.advance_each(LogTime(tick.t), |key, given| {
             if !tick.hydrate {
                 output.give(key, &given);
@@ -282,6 +282,11 @@ impl Group {
             core.restore(own).map_err(|error| EngineError::state(space.prefix(), error))?;
         }
         Ok(Self { plan: Arc::clone(plan), core, measured: GroupStats::default() })
+    }
+
+    fn update_all(&mut self, rows: &[(Row, isize)], context: &Context) {
+        self.core.expect(rows.iter().map(|(row, _)| row.key.as_slice()));
+        rows.iter().for_each(|(row, diff)| self.update(row, *diff, context));
     }
 
     fn update(&mut self, row: &Row, diff: isize, context: &Context) {

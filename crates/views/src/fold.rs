@@ -28,25 +28,38 @@ fn interval_us(retain_us: u64) -> u64 {
     (retain_us / INTERVALS_PER_RETAIN).max(HOUR_US).next_multiple_of(PARTITIONS)
 }
 
-/// The partitions of `view` whose fold falls into an epoch at `now` that follows one at `before`.
-fn due_partitions(view: &ViewMeta, before: LogTime, now: LogTime) -> impl Iterator<Item = u8> {
+/// What a fold of `view` keeps the newest version at or below of.
+fn keep_from(view: &ViewMeta, before: LogTime) -> LogTime {
+    LogTime(before.0.saturating_sub(view.retain_us))
+}
+
+/// The partitions of `view` whose fold falls into an epoch at `now` that follows one at `before`; none
+/// where no version is as old as what a fold keeps, since history `begins` later.
+fn due_partitions(
+    view: &ViewMeta,
+    begins: LogTime,
+    before: LogTime,
+    now: LogTime,
+) -> impl Iterator<Item = u8> {
     let slot_us = interval_us(view.retain_us) / PARTITIONS;
     let (left, entered) = (before.0 / slot_us, now.0 / slot_us);
-    let count = if before.0 <= view.retain_us { 0 } else { (entered - left).min(PARTITIONS) };
+    let is_young = before.0 <= view.retain_us || keep_from(view, before) < begins;
+    let count = if is_young { 0 } else { (entered - left).min(PARTITIONS) };
     // Slot numbers run downwards through the partitions; which way does not matter.
     (left..left + count).map(|slot| !slot.to_le_bytes()[0])
 }
 
 impl ViewStore {
     /// Whether an epoch at `now` that follows one at `before` folds anything.
-    pub(crate) fn fold_is_due(&self, before: LogTime, now: LogTime) -> bool {
-        self.views.values().any(|view| due_partitions(view, before, now).next().is_some())
+    pub(crate) fn fold_is_due(&self, begins: LogTime, before: LogTime, now: LogTime) -> bool {
+        self.views.values().any(|view| due_partitions(view, begins, before, now).next().is_some())
     }
 
     /// Adds to `batch` the deletes of an epoch at `now` that follows one at `before`; whenever the
     /// batch is full it is written and emptied.
     pub(crate) fn fold(
         &self,
+        begins: LogTime,
         before: LogTime,
         now: LogTime,
         batch: &mut WriteBatch,
@@ -55,8 +68,8 @@ impl ViewStore {
         options.fill_cache(false);
         let mut cursor = HistoryCursor::new(self, options)?;
         for view in self.views.values() {
-            let keep_from = LogTime(before.0.saturating_sub(view.retain_us));
-            for partition in due_partitions(view, before, now) {
+            let keep_from = keep_from(view, before);
+            for partition in due_partitions(view, begins, before, now) {
                 let mut more = cursor.start(partition, view.id, None)?;
                 while more {
                     self.fold_key(&mut cursor, keep_from, batch)?;
@@ -74,7 +87,7 @@ impl ViewStore {
         batch: &mut WriteBatch,
     ) -> Result<(), ViewError> {
         let history = self.family(Family::History)?;
-        if !cursor.descend_to(keep_from)? {
+        if !cursor.leap_to(keep_from)? {
             return Ok(());
         }
         let mut is_newest = true;
@@ -115,7 +128,7 @@ mod tests {
             let mut before = start;
             while before < start + interval {
                 let now = (before + step).min(start + interval);
-                for partition in due_partitions(&view, LogTime(before), LogTime(now)) {
+                for partition in due_partitions(&view, LogTime(0), LogTime(before), LogTime(now)) {
                     counts[usize::from(partition)] += 1;
                 }
                 before = now;
@@ -127,8 +140,8 @@ mod tests {
     #[test]
     fn a_long_pause_folds_each_partition_once() {
         let interval = interval_us(0);
-        let due: Vec<u8> =
-            due_partitions(&view(0), LogTime(interval), LogTime(9 * interval)).collect();
+        let (begins, before, now) = (LogTime(0), LogTime(interval), LogTime(9 * interval));
+        let due: Vec<u8> = due_partitions(&view(0), begins, before, now).collect();
         assert_eq!(due.len(), 256);
         assert_eq!(due.iter().collect::<std::collections::BTreeSet<_>>().len(), 256);
     }
@@ -136,7 +149,13 @@ mod tests {
     #[test]
     fn nothing_is_due_before_anything_is_older_than_the_retention() {
         let retain = 40 * HOUR_US;
-        assert_eq!(due_partitions(&view(retain), LogTime(1), LogTime(retain)).count(), 0);
+        let count = |begins, before, now| {
+            due_partitions(&view(retain), LogTime(begins), LogTime(before), LogTime(now)).count()
+        };
+        assert_eq!(count(0, 1, retain), 0);
+        let (begins, hours) = (1_000 * HOUR_US, 10 * HOUR_US);
+        assert_eq!(count(begins, begins + retain - 1, begins + retain + hours), 0);
+        assert_ne!(count(begins, begins + retain, begins + retain + hours), 0);
         assert_eq!(interval_us(retain) % PARTITIONS, 0);
         assert!(interval_us(u64::MAX / 2) > HOUR_US);
     }

@@ -41,6 +41,7 @@
 //! | `views` | for each view, by id: id (8), `retain` in microseconds (8) |
 //! | `rows` | epoch (8), `T` (8) up to which `latest` and `history` are complete |
 //! | `operator` | epoch (8), `T` (8) up to which `operator` is complete |
+//! | `begins` | epoch (8), `T` (8) of the first epoch that was applied |
 //!
 //! Does not know RocksDB.
 
@@ -50,7 +51,7 @@ use falaj_event::{EventTime, LogTime, ViewId, ViewRow, logical_partition};
 use crate::store::{Progress, ViewMeta};
 
 /// Version of the stored bytes; a store of another version is rebuilt.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Bytes before the view's key: partition and view.
 pub(crate) const HEAD_BYTES: usize = 9;
@@ -63,6 +64,7 @@ pub(crate) const KEY_PLAN: &[u8] = b"plan";
 pub(crate) const KEY_VIEWS: &[u8] = b"views";
 pub(crate) const KEY_ROWS: &[u8] = b"rows";
 pub(crate) const KEY_OPERATOR: &[u8] = b"operator";
+pub(crate) const KEY_BEGINS: &[u8] = b"begins";
 
 /// A column family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -66,6 +66,11 @@ impl<'s> HistoryCursor<'s> {
                 Some(_) => self.iterator.next(),
             }
         }
+        self.leap_to(t)
+    }
+
+    /// As [`Self::descend_to`] where there are likely many versions in between.
+    pub(crate) fn leap_to(&mut self, t: LogTime) -> Result<bool, ViewError> {
         self.seek.clone_from(&self.name);
         format::push_time(t, &mut self.seek);
         self.iterator.seek(&self.seek);

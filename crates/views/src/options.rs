@@ -103,9 +103,12 @@ fn family(family: Family, options: &Options, cache: &Cache) -> rocksdb::Options 
             table.set_bloom_filter(10.0, false);
             table.set_whole_key_filtering(false);
             table.set_block_size(16 << 10);
-            cf.set_compression_per_level(&compression(1));
+            // Runs on their way to the last level are rewritten soon: compressing them is in vain.
+            cf.set_compression_per_level(&compression(LEVELS - 1));
             // Every flush holds all of the key space: levels would be rewritten with each of them.
             cf.set_compaction_style(DBCompactionStyle::Universal);
+            // What is read as of the past looks into each run; what is written is rewritten less.
+            cf.set_level_zero_file_num_compaction_trigger(MOST_RUNS);
             cf.set_universal_compaction_options(&universal());
             cf.set_prefix_extractor(SliceTransform::create(
                 "falaj.history.v1",
@@ -116,13 +119,16 @@ fn family(family: Family, options: &Options, cache: &Cache) -> rocksdb::Options 
         Family::Operator => {
             // Read from end to end only.
             table.set_block_size(32 << 10);
-            cf.set_compression_per_level(&compression(1));
+            cf.set_compression_per_level(&compression(2));
         }
         Family::Progress => {}
     }
     cf.set_block_based_table_factory(&table);
     cf
 }
+
+/// Runs of history before some of them are merged.
+const MOST_RUNS: i32 = 8;
 
 /// Runs of about the same size are merged when there are some of them.
 fn universal() -> UniversalCompactOptions {
@@ -132,9 +138,10 @@ fn universal() -> UniversalCompactOptions {
     options
 }
 
+const LEVELS: usize = 7;
+
 /// LZ4 on all levels below the `plain` newest ones.
 fn compression(plain: usize) -> Vec<DBCompressionType> {
-    const LEVELS: usize = 7;
     let level =
         |level| if level < plain { DBCompressionType::None } else { DBCompressionType::Lz4 };
     (0..LEVELS).map(level).collect()

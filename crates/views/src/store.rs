@@ -185,6 +185,8 @@ impl ViewStore {
         if let Some(reason) = store.check_identity(plan_set_hash)? {
             return Ok(Opened::Rebuild(reason));
         }
+        let begins = store.progress_entry(format::KEY_BEGINS, &ReadOptions::default())?;
+        locked(&store.writer).begins = begins;
         *locked(&store.progress) = store.read_progress(&ReadOptions::default())?;
         Ok(Opened::Ready(Box::new(store)))
     }

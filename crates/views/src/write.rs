@@ -17,6 +17,8 @@ pub(crate) struct Writer {
     bytes: Vec<u8>,
     /// Where the keys and values of rows are in `bytes`.
     places: Vec<(Range<usize>, Range<usize>)>,
+    /// The first epoch that was ever applied: no version is older.
+    pub(crate) begins: Option<Progress>,
 }
 
 /// A changed row on its way into a batch.
@@ -50,14 +52,17 @@ impl ViewStore {
         let mut bytes = 0;
         let mut start = 0;
         let mut previous = self.progress().rows;
+        let Some(first) = epochs.first() else { return Ok(self.progress()) };
+        let first = Progress { epoch: first.epoch, t: first.t };
+        let begins = writer.begins.get_or_insert(first).t;
         for (index, changes) in epochs.iter().enumerate() {
             if let Some(before) = previous.filter(|rows| changes.epoch > rows.epoch)
-                && self.fold_is_due(before.t, changes.t)
+                && self.fold_is_due(begins, before.t, changes.t)
             {
                 // What is folded must be in the database, not in a pending batch.
                 self.write(&mut writer, &epochs[start..index], &mut batch)?;
                 (start, bytes) = (index, 0);
-                self.fold(before.t, changes.t, &mut batch)?;
+                self.fold(begins, before.t, changes.t, &mut batch)?;
             }
             previous = previous.max(Some(Progress { epoch: changes.epoch, t: changes.t }));
             bytes += size_of_changes(changes);
@@ -118,6 +123,10 @@ impl ViewStore {
         }
         self.add_rows(writer, &fresh, batch)?;
         self.add_checkpoints(epochs, &mut progress, batch)?;
+        if let (None, Some(begins)) = (progress.rows, writer.begins) {
+            let value = format::progress_value(begins);
+            batch.put_cf(self.family(Family::Progress)?, format::KEY_BEGINS, value);
+        }
         if let Some(last) = fresh.last() {
             let rows = Progress { epoch: last.epoch, t: last.t };
             progress.rows = Some(rows);
@@ -143,7 +152,7 @@ impl ViewStore {
     ) -> Result<(), ViewError> {
         let (latest, history) = (self.family(Family::Latest)?, self.family(Family::History)?);
         let slots = in_stored_order(epochs);
-        let Writer { bytes, places } = writer;
+        let Writer { bytes, places, .. } = writer;
         bytes.clear();
         places.clear();
         places.extend(slots.iter().map(|slot| slot.encode(bytes)));

@@ -54,18 +54,31 @@ fn take_encoded(bytes: &mut &[u8]) -> Result<Encoded, BadAccumulator> {
     Ok(value.into())
 }
 
+/// Appends a number that is small more often than not: the length of its zigzag form and, little-endian,
+/// the bytes of that.
+pub(crate) fn write_signed(value: i128, out: &mut Vec<u8>) {
+    let zigzag = ((value << 1) ^ (value >> 127)).cast_unsigned();
+    let length = 16 - (zigzag.leading_zeros() / 8) as usize;
+    out.push(length as u8);
+    out.extend_from_slice(&zigzag.to_le_bytes()[..length]);
+}
+
+/// Reads what [`write_signed`] wrote.
+pub(crate) fn read_signed(bytes: &mut &[u8]) -> Result<i128, BadAccumulator> {
+    let [length] = take(bytes)?;
+    let (value, rest) = bytes.split_at_checked(usize::from(length)).ok_or(BadAccumulator)?;
+    *bytes = rest;
+    let mut wide = [0; 16];
+    wide.get_mut(..value.len()).ok_or(BadAccumulator)?.copy_from_slice(value);
+    let zigzag = u128::from_le_bytes(wide);
+    Ok((zigzag >> 1).cast_signed() ^ -((zigzag & 1).cast_signed()))
+}
+
 impl Op {
     /// Appends the bytes of a slot that has inputs.
     pub(crate) fn write(&self, seen: Seen<'_>, out: &mut Vec<u8>) {
         match self.kind {
-            Kind::IntegerSum => {
-                let sum = seen.wide(self.at).cast_signed();
-                let zigzag = ((sum << 1) ^ (sum >> 127)).cast_unsigned();
-                let bytes = zigzag.to_le_bytes();
-                let length = 16 - (zigzag.leading_zeros() / 8) as usize;
-                out.push(length as u8);
-                out.extend_from_slice(&bytes[..length]);
-            }
+            Kind::IntegerSum => write_signed(seen.wide(self.at).cast_signed(), out),
             Kind::Sum | Kind::Squares => seen.sum(self.at, self.object).write(out),
             Kind::Trues => write_varint(seen.words[self.at], out),
             Kind::Min | Kind::Max => self.write_value(seen, self.at, out),
@@ -83,8 +96,12 @@ impl Op {
 
     fn write_value(&self, seen: Seen<'_>, at: usize, out: &mut Vec<u8>) {
         match self.repr {
-            Repr::Decimal(_) => out.extend_from_slice(&seen.wide(at).to_be_bytes()),
+            Repr::Decimal(_) => write_signed((seen.wide(at) ^ 1 << 127).cast_signed(), out),
             Repr::Bytes => out.extend_from_slice(seen.bytes(self.object).unwrap_or(&[0])),
+            Repr::Int | Repr::Timestamp => {
+                write_signed((seen.words[at] ^ 1 << 63).cast_signed().into(), out);
+            }
+            Repr::UInt => write_varint(seen.words[at], out),
             _ => out.extend_from_slice(&seen.words[at].to_be_bytes()),
         }
     }
@@ -96,17 +113,7 @@ impl Op {
         bytes: &mut &[u8],
     ) -> Result<(), BadAccumulator> {
         match self.kind {
-            Kind::IntegerSum => {
-                let [length] = take(bytes)?;
-                let (value, rest) =
-                    bytes.split_at_checked(usize::from(length)).ok_or(BadAccumulator)?;
-                *bytes = rest;
-                let mut wide = [0; 16];
-                wide.get_mut(..value.len()).ok_or(BadAccumulator)?.copy_from_slice(value);
-                let zigzag = u128::from_le_bytes(wide);
-                let sum = (zigzag >> 1).cast_signed() ^ -((zigzag & 1).cast_signed());
-                slots.set_wide(self.at, sum.cast_unsigned());
-            }
+            Kind::IntegerSum => slots.set_wide(self.at, read_signed(bytes)?.cast_unsigned()),
             Kind::Sum | Kind::Squares => {
                 let read = ExactSum::read(bytes)?;
                 slots.with_sum(self.at, self.object, |sum| *sum = read);
@@ -130,11 +137,18 @@ impl Op {
         bytes: &mut &[u8],
     ) -> Result<(), BadAccumulator> {
         match self.repr {
-            Repr::Decimal(_) => slots.set_wide(at, u128::from_be_bytes(take(bytes)?)),
+            Repr::Decimal(_) => {
+                slots.set_wide(at, read_signed(bytes)?.cast_unsigned() ^ 1 << 127);
+            }
             Repr::Bytes => {
                 let value = take_encoded(bytes)?;
                 slots.objects[self.object] = Some(Box::new(Heap::Bytes(value)));
             }
+            Repr::Int | Repr::Timestamp => {
+                let value = i64::try_from(read_signed(bytes)?).map_err(|_| BadAccumulator)?;
+                slots.words[at] = value.cast_unsigned() ^ 1 << 63;
+            }
+            Repr::UInt => slots.words[at] = read_varint(bytes)?,
             _ => slots.words[at] = u64::from_be_bytes(take(bytes)?),
         }
         Ok(())

@@ -217,3 +217,21 @@ fn integer_sums_reach_beyond_64_bits() {
     // (0 + 0 + 9)/3 − 1 = 2
     assert_eq!(frame.values()[2], Value::Float64(2.0));
 }
+
+#[test]
+fn signed_numbers_take_as_many_bytes_as_they_need() {
+    let at_most = |bits: u32| [(1 << bits) - 1, -(1 << bits), 1 << bits, -(1 << bits) - 1];
+    let ends = [0, -1, i128::MAX, i128::MIN];
+    for value in (0..126).flat_map(at_most).chain(ends) {
+        let mut bytes = Vec::new();
+        write_signed(value, &mut bytes);
+        let zigzag = (value << 1) ^ (value >> 127);
+        let needed = (128 - zigzag.leading_zeros()).div_ceil(8) as usize;
+        assert_eq!(bytes.len(), 1 + needed, "{value}");
+        let mut rest = bytes.as_slice();
+        assert_eq!(read_signed(&mut rest), Ok(value));
+        assert!(rest.is_empty());
+        assert!(read_signed(&mut &bytes[..needed]).is_err());
+    }
+    assert!(read_signed(&mut [17; 18].as_slice()).is_err());
+}

@@ -7,7 +7,7 @@ use falaj_event::EventOrder;
 use crate::aggregate::{Event, Lane, Parsed, Selector};
 use crate::group::key::KeyState;
 use crate::group::plan::{Compiled, Grid};
-use crate::group::{GroupCore, Pending, Scratch};
+use crate::group::{GroupCore, Pending, Scratch, WARM_TOGETHER};
 
 impl KeyState {
     /// Adds an event to the tiles and totals of every frame that it is not too late for. Returns
@@ -183,9 +183,6 @@ impl KeyState {
         }
     }
 }
-
-/// Keys that are brought into the caches together: more would push each other out.
-pub(super) const WARM_TOGETHER: usize = 256;
 
 /// When an event is past the horizon.
 fn past_horizon_at(event_time: i64, horizon_us: u64) -> i64 {

@@ -7,7 +7,7 @@ use falaj_event::{EventTime, Value, encoding};
 use crate::aggregate::{Event, Object, Seen, Slots};
 use crate::group::key::KeyState;
 use crate::group::plan::{Compiled, Place};
-use crate::group::{Given, GroupCore};
+use crate::group::{Given, GroupCore, WARM_TOGETHER};
 #[cfg(test)]
 use crate::group::{GroupOutput, GroupRow};
 
@@ -130,29 +130,39 @@ impl GroupCore {
         self.touched = touched;
         sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key_of(&a.1).cmp(&key_of(&b.1))));
         let mut values = Vec::with_capacity(self.plan.bare.len() + self.plan.calls.len());
-        for (_, id) in sorted {
-            self.settle(id);
-            let Some(state) = self.keys[id as usize].as_mut() else { continue };
-            state.touched = false;
-            values.clear();
-            let latest = state.row(&self.plan, &mut values);
-            let known = std::mem::replace(&mut state.emitted, latest.is_some());
-            match latest {
-                Some(latest) => each(&state.key, Given::Row(latest, &values)),
-                None if known => each(&state.key, Given::Gone),
-                None => {}
-            }
-            if latest.is_none() {
-                self.forget(id);
-            } else if self.plan.foretells {
-                let key = state.key.clone();
-                let ahead = &mut self.scratch.ahead;
-                state.foretell(&self.plan, self.now, ahead, &mut values, |time, values, new| {
-                    each(&key, Given::Later(time, values, new));
-                });
-                self.queue(id);
-                self.mark_dirty(id);
-            }
+        let mut warm = std::mem::take(&mut self.scratch.warm);
+        for some in sorted.chunks(WARM_TOGETHER) {
+            warm.clear();
+            warm.extend(some.iter().map(|(_, id)| *id));
+            self.warm(&warm);
+            warm.iter().for_each(|id| self.give(*id, &mut values, &mut each));
+        }
+        self.scratch.warm = warm;
+    }
+
+    /// Hands out the row of a touched key.
+    fn give(&mut self, id: u32, values: &mut Vec<Value>, each: &mut impl FnMut(&[u8], Given<'_>)) {
+        self.settle(id);
+        let Some(state) = self.keys[id as usize].as_mut() else { return };
+        state.touched = false;
+        values.clear();
+        let latest = state.row(&self.plan, values);
+        let known = std::mem::replace(&mut state.emitted, latest.is_some());
+        match latest {
+            Some(latest) => each(&state.key, Given::Row(latest, values)),
+            None if known => each(&state.key, Given::Gone),
+            None => {}
+        }
+        if latest.is_none() {
+            self.forget(id);
+        } else if self.plan.foretells {
+            let key = state.key.clone();
+            let ahead = &mut self.scratch.ahead;
+            state.foretell(&self.plan, self.now, ahead, values, |time, values, new| {
+                each(&key, Given::Later(time, values, new));
+            });
+            self.queue(id);
+            self.mark_dirty(id);
         }
     }
 

@@ -4,7 +4,7 @@
 //!
 //! | kind | suffix | value |
 //! | --- | --- | --- |
-//! | `00` key | none | event time of the latest event (8 bytes, order-preserving); where rows foretell: the `T` of the row given out last, when the key is to be looked at (8 each, likewise), whether that row foretells everything (1); the kept latest events: their number (varint), each as order (28 bytes), length (varint) and cells; for each packed grid the number of its tiles (varint) and each tile: its number (8), then as below |
+//! | `00` key | none | event time of the latest event (8 bytes, order-preserving); where rows foretell: the `T` of the row given out last, when the key is to be looked at (8 each, likewise), whether that row foretells everything (1); the kept latest events: their number (varint), each as order (28 bytes), length (varint) and cells; for each packed grid the number of its tiles (varint) and each tile: how much its number is above that of the tile before, or above 0 (a signed number, see `aggregate`), then as below |
 //! | `01` tile | number of the grid (1), of the tile (8, order-preserving) | number of events (varint), then the lanes (see `aggregate`) |
 //!
 //! Append-only keys have a `00` entry, and one `01` entry per live tile of the grids that are not
@@ -15,11 +15,12 @@
 use falaj_event::encoding::write_varint;
 use falaj_event::{StateChange, ids::hex, logical_partition};
 
-use crate::aggregate::{BadAccumulator, order_bytes, read_order, read_varint, take};
-use crate::group::apply::WARM_TOGETHER;
+use crate::aggregate::{
+    BadAccumulator, order_bytes, read_order, read_signed, read_varint, take, write_signed,
+};
 use crate::group::key::KeyState;
 use crate::group::plan::Grid;
-use crate::group::{GroupCore, GroupError};
+use crate::group::{GroupCore, GroupError, WARM_TOGETHER};
 
 const KIND_KEY: u8 = 0;
 const KIND_TILE: u8 = 1;
@@ -78,16 +79,23 @@ impl GroupCore {
 
     fn write_keys(&mut self, ids: &[u32], changes: &mut Vec<StateChange>) {
         let mut keys = std::mem::take(&mut self.keys);
+        // Entries differ in length: written here and copied, each is as large as it must be.
+        let mut scratch = Vec::new();
         for id in ids {
             if let Some(state) = keys[*id as usize].as_mut().filter(|state| state.dirty) {
                 state.dirty = false;
-                self.write_key(state, changes);
+                self.write_key(state, &mut scratch, changes);
             }
         }
         self.keys = keys;
     }
 
-    fn write_key(&self, state: &mut KeyState, changes: &mut Vec<StateChange>) {
+    fn write_key(
+        &self,
+        state: &mut KeyState,
+        scratch: &mut Vec<u8>,
+        changes: &mut Vec<StateChange>,
+    ) {
         let mut packed_dirty = false;
         for (index, grid) in self.plan.grids.iter().enumerate().filter(|_| !self.retractable) {
             let (shape, ring) = (grid.shape(), &mut state.rings[index]);
@@ -97,33 +105,34 @@ impl GroupCore {
             }
             let key = &state.key;
             ring.drain_dirty(shape, |ring, tile, at| {
-                let mut value = Vec::with_capacity(64);
-                write_varint(ring.events(shape, at), &mut value);
-                grid.layout.write(ring.seen(shape, at), &mut value);
+                scratch.clear();
+                write_varint(ring.events(shape, at), scratch);
+                grid.layout.write(ring.seen(shape, at), scratch);
                 let key = self.tile_key(key, index as u8, tile);
-                changes.push(StateChange { key, value: Some(value) });
+                changes.push(StateChange { key, value: Some(scratch.to_vec()) });
             });
         }
         if (std::mem::take(&mut state.meta_dirty) || packed_dirty)
             && let Some(latest) = state.latest.or(state.permanent)
         {
             let key = self.state_key(KIND_KEY, &state.key, &[]);
-            changes.push(StateChange { key, value: Some(self.key_entry(state, latest)) });
+            scratch.clear();
+            self.write_key_entry(state, latest, scratch);
+            changes.push(StateChange { key, value: Some(scratch.to_vec()) });
         }
     }
 
-    fn key_entry(&self, state: &KeyState, latest: i64) -> Vec<u8> {
-        let mut value = Vec::with_capacity(256);
+    fn write_key_entry(&self, state: &KeyState, latest: i64, value: &mut Vec<u8>) {
         value.extend_from_slice(&flipped(latest));
         if self.plan.foretells {
             value.extend_from_slice(&flipped(state.told_at));
             value.extend_from_slice(&flipped(state.wake));
             value.push(u8::from(state.told_all));
         }
-        write_varint(state.events.recent().len() as u64, &mut value);
+        write_varint(state.events.recent().len() as u64, value);
         for (order, cells) in state.events.recent() {
             value.extend_from_slice(&order_bytes(order));
-            write_varint(cells.len() as u64, &mut value);
+            write_varint(cells.len() as u64, value);
             value.extend_from_slice(cells);
         }
         let packed = |grid: &&Grid| grid.packed && !self.retractable;
@@ -131,14 +140,16 @@ impl GroupCore {
             state.rings.iter().zip(&self.plan.grids).filter(|(_, grid)| packed(grid))
         {
             let shape = grid.shape();
-            write_varint(ring.len() as u64, &mut value);
+            write_varint(ring.len() as u64, value);
+            let mut before = 0;
             for at in 0..ring.len() {
-                value.extend_from_slice(&flipped(ring.tile(shape, at)));
-                write_varint(ring.events(shape, at), &mut value);
-                grid.layout.write(ring.seen(shape, at), &mut value);
+                let tile = ring.tile(shape, at);
+                write_signed(i128::from(tile) - i128::from(before), value);
+                before = tile;
+                write_varint(ring.events(shape, at), value);
+                grid.layout.write(ring.seen(shape, at), value);
             }
         }
-        value
     }
 
     /// Takes back the entries of a checkpoint, in any order; keys come without partition and prefix.
@@ -201,9 +212,12 @@ impl GroupCore {
         }
         for index in 0..self.plan.grids.len() {
             if self.plan.grids[index].packed && !retractable {
+                let mut before = 0;
                 for _ in 0..read_varint(bytes)? {
-                    let tile = unflipped(take(bytes)?);
-                    self.restore_tile(key, index, tile, bytes)?;
+                    let tile = read_signed(bytes)?.checked_add(i128::from(before));
+                    let tile = tile.and_then(|tile| i64::try_from(tile).ok());
+                    before = tile.ok_or(BadAccumulator)?;
+                    self.restore_tile(key, index, before, bytes)?;
                 }
             }
         }

@@ -1,9 +1,9 @@
 //! Bringing keys into the processor's caches before they are needed.
 //!
 //! Why it exists: the state of many keys is far larger than any cache, so what an event costs is
-//! waiting for a dozen places in memory, each known only once the one before has come. Looking at the
-//! keys of a whole epoch first, one step for all of them after the other, lets the processor wait for
-//! many at once. Changes nothing, and knows nothing but where things lie.
+//! waiting for a dozen places in memory, each known only once the one before has come. Looking at some
+//! dozens of keys first, one step for all of them after the other, lets the processor wait for many at
+//! once. Changes nothing, and knows nothing but where things lie.
 
 use std::hint::black_box;
 
@@ -12,17 +12,18 @@ use falaj_event::key_hash;
 use crate::group::GroupCore;
 use crate::group::key::KeyState;
 
-/// Keys whose state fits the caches.
-const MOST_EXPECTED: usize = 4096;
+/// Keys that are brought into the caches together: more would push each other out before they are
+/// used, fewer would not be waited for at the same time.
+pub(crate) const WARM_TOGETHER: usize = 128;
 
 impl GroupCore {
-    /// Says that these keys are about to get events.
+    /// Says that these keys, [`WARM_TOGETHER`] at most, are about to get events.
     pub fn expect<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) {
         let mut ids = std::mem::take(&mut self.scratch.warm);
         ids.clear();
         // Whose key it really is would have to be waited for; nearly always it is this one's.
         let likely = keys.filter_map(|key| self.index.find(key_hash(key), |_| true));
-        ids.extend(likely.take(MOST_EXPECTED));
+        ids.extend(likely);
         self.warm(&ids);
         self.scratch.warm = ids;
     }

@@ -64,7 +64,8 @@ fn the_stored_bytes_are_the_documented_ones() {
     assert_eq!(
         entries(Family::Progress),
         [
-            (b"format".to_vec(), vec![0, 0, 0, 2]),
+            (b"begins".to_vec(), reached.clone()),
+            (b"format".to_vec(), vec![0, 0, 0, 3]),
             (b"operator".to_vec(), reached.clone()),
             (b"plan".to_vec(), vec![5; 32]),
             (b"rows".to_vec(), reached),
@@ -143,10 +144,10 @@ fn other_definitions_formats_and_layouts_ask_for_a_rebuild() {
     assert_eq!(store.progress(), StoreProgress::default());
     assert_eq!(store.snapshot().unwrap().get(view(0), &key(1)).unwrap(), None);
     let progress = store.family(Family::Progress).unwrap();
-    store.db.put_cf(progress, format::KEY_FORMAT, 3_u32.to_be_bytes()).unwrap();
+    store.db.put_cf(progress, format::KEY_FORMAT, 4_u32.to_be_bytes()).unwrap();
     drop(store);
     let reason = rebuild_reason(&path, &metas(), other);
-    assert_eq!(reason, Some(RebuildReason::Format { found: Some(3) }));
+    assert_eq!(reason, Some(RebuildReason::Format { found: Some(4) }));
     let mut foreign = rocksdb::Options::default();
     foreign.create_if_missing(true);
     ViewStore::destroy(&path).unwrap();
@@ -321,7 +322,7 @@ fn a_fold_in_parts_is_invisible_and_survives_a_crash() {
     let before = read(&store);
     let size_before = store.view_size(view(0), 256).unwrap();
     let mut batch = rocksdb::WriteBatch::default();
-    store.fold(epochs[39].t, epochs[40].t, &mut batch).unwrap();
+    store.fold(epochs[0].t, epochs[39].t, epochs[40].t, &mut batch).unwrap();
     assert!(batch.is_empty(), "each part must have been written");
     assert_eq!(read(&store), before);
     let size = store.view_size(view(0), 256).unwrap();
@@ -347,9 +348,9 @@ fn unequal_stores_are_told_apart_by_name() {
     assert_eq!(ours, right.digest(&mut |_| {}).unwrap());
     assert_eq!(ours.progress, Some(progress(0, 10)));
     let counts: Vec<u64> = ours.families.iter().map(|family| family.entries).collect();
-    assert_eq!(counts, [2, 2, 0, 4]);
+    assert_eq!(counts, [2, 2, 0, 5]);
     let same = left.compare(&right, 10).unwrap();
-    assert!(same.is_equal() && same.entries == 8);
+    assert!(same.is_equal() && same.entries == 9);
 
     left.apply(&epoch(1, 20, &[(0, 1, Some(1)), (1, 2, Some(2))])).unwrap();
     right.apply(&epoch(1, 20, &[(0, 1, Some(1)), (1, 2, Some(3)), (1, 4, None)])).unwrap();
