@@ -15,6 +15,8 @@
 //!
 //! Does not know why a column changes.
 
+use smallvec::SmallVec;
+
 use crate::encoding::{cells, encoded_len, read_varint, write_varint};
 use crate::ids::{EventTime, LogTime};
 
@@ -94,6 +96,9 @@ struct Run {
     end: usize,
 }
 
+/// Columns of a row that is read without an allocation.
+const MOST_IN_PLACE: usize = 32;
+
 /// What is foretold of one row.
 #[derive(Clone, Copy, Debug)]
 pub struct Foretold<'a> {
@@ -108,7 +113,7 @@ impl Foretold<'_> {
     /// alone, where they are still the same; `None` where the bytes are damaged.
     pub fn apply(&self, columns: &[u8], t: LogTime, out: &mut Vec<u8>) -> Option<bool> {
         let (mut rest, mut time) = (self.bytes, self.from);
-        let mut now: Vec<&[u8]> = Vec::new();
+        let mut now: SmallVec<[&[u8]; MOST_IN_PLACE]> = SmallVec::new();
         while !rest.is_empty() {
             time = time.checked_add_unsigned(read_varint(&mut rest)?)?;
             if time > t.as_event_time() {

@@ -85,8 +85,17 @@ pub fn canonical_f32_bits(value: f32) -> u32 {
 }
 
 impl PartialEq for Value {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
+        match (self, other) {
+            (Self::Null, Self::Null) => true,
+            (Self::Int(a), Self::Int(b)) => a == b,
+            (Self::Decimal(a, p), Self::Decimal(b, q)) => (a, p) == (b, q),
+            (Self::Float64(a), Self::Float64(b)) => {
+                canonical_f64_bits(*a) == canonical_f64_bits(*b)
+            }
+            _ => self.cmp(other) == Ordering::Equal,
+        }
     }
 }
 impl Eq for Value {}

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::RecordBatch;
 use falaj_event::cells::Cells;
-use falaj_event::encoding::{cells, decode_value};
+use falaj_event::encoding::{decode_value, encoded_len};
 use falaj_event::value::to_array;
 use falaj_event::{ColumnType, Value};
 use falaj_gateway::backend::{BackendError, ValueStatus, ViewInfo, ViewRows};
+
+/// Room for a string of 22 bytes.
+const KEY_CELL_BYTES: usize = 24;
 
 /// The canonical key bytes of each row of `keys`; `None` where a key column is NULL.
 ///
@@ -30,7 +33,7 @@ pub fn key_bytes(
             if cells.iter().any(|column| column.is_null(row)) {
                 return None;
             }
-            let mut bytes = Vec::with_capacity(cells.len() * 12);
+            let mut bytes = Vec::with_capacity(cells.len() * KEY_CELL_BYTES);
             for column in &cells {
                 column.encode(row, &mut bytes);
             }
@@ -56,6 +59,11 @@ pub struct Table<'a> {
     values: Vec<Vec<Value>>,
     statuses: Vec<u8>,
     rows: usize,
+}
+
+fn damaged(view: &ViewInfo, why: &str) -> BackendError {
+    let message = format!("a stored row of view {} is damaged: {why}", view.name);
+    BackendError::Damaged { message }
 }
 
 impl<'a> Table<'a> {
@@ -99,38 +107,48 @@ impl<'a> Table<'a> {
     pub fn push(&mut self, stored: &[u8], expired: bool) -> Result<(), BackendError> {
         let first = self.statuses.len();
         self.statuses.resize(first + self.columns.len(), ValueStatus::NotFound as u8);
-        let (mut found, mut bytes) = (0, 0);
-        for cell in cells(stored) {
-            for out in self.wanted.get(found).map_or(&[][..], Vec::as_slice) {
-                let (value, status) = if expired && !self.view.key.contains(&found) {
-                    (Value::Null, ValueStatus::Expired)
-                } else {
-                    match decode_value(cell).map_err(|error| self.damaged(&error.to_string()))?.0 {
+        let (mut found, mut rest) = (0, stored);
+        let damaged = |why: &str| damaged(self.view, why);
+        let nothing =
+            |rest: &[u8]| damaged(&format!("byte {} begins no value", stored.len() - rest.len()));
+        while !rest.is_empty() {
+            let outs = self.wanted.get(found).map_or(&[][..], Vec::as_slice);
+            let hidden = expired && !self.view.key.contains(&found);
+            let length = match outs.split_last() {
+                Some((last, others)) if !hidden => {
+                    let (value, length) = decode_value(rest).map_err(|error| {
+                        encoded_len(rest).map_or(nothing(rest), |_| damaged(&error.to_string()))
+                    })?;
+                    let (value, status) = match value {
                         Value::Null => (Value::Null, ValueStatus::Null),
                         Value::Error => (Value::Null, ValueStatus::Error),
                         value => (value, ValueStatus::Present),
+                    };
+                    for out in others {
+                        self.values[*out].push(value.clone());
                     }
-                };
-                self.values[*out].push(value);
-                self.statuses[first + out] = status as u8;
-            }
+                    self.values[*last].push(value);
+                    outs.iter().for_each(|out| self.statuses[first + out] = status as u8);
+                    length
+                }
+                _ => {
+                    for out in outs {
+                        self.values[*out].push(Value::Null);
+                        self.statuses[first + out] = ValueStatus::Expired as u8;
+                    }
+                    let length = encoded_len(rest).filter(|length| *length <= rest.len());
+                    length.ok_or_else(|| nothing(rest))?
+                }
+            };
             found += 1;
-            bytes += cell.len();
-        }
-        if bytes != stored.len() {
-            return Err(self.damaged(&format!("byte {bytes} begins no value")));
+            rest = &rest[length..];
         }
         if found != self.wanted.len() {
             let why = format!("{found} columns instead of {}; rebuild state/", self.wanted.len());
-            return Err(self.damaged(&why));
+            return Err(damaged(&why));
         }
         self.rows += 1;
         Ok(())
-    }
-
-    fn damaged(&self, why: &str) -> BackendError {
-        let message = format!("a stored row of view {} is damaged: {why}", self.view.name);
-        BackendError::Damaged { message }
     }
 
     /// Appends a row of NULLs.
