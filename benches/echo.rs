@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use arrow::array::RecordBatch;
@@ -28,6 +28,9 @@ use tonic::transport::{
     Certificate, Channel, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig,
 };
 use tonic::{Request, Response, Status, Streaming};
+
+use crate::measure::Latencies;
+use crate::report::{Table, Target};
 
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
@@ -180,6 +183,63 @@ impl Beside {
         let (bare, _) =
             BareStream::open(self.echo.address, &self.echo.ca_pem, None, path, rows).await?;
         Ok(bare)
+    }
+}
+
+/// How long three ways of asking the same took: the node, the echo through the same client, the echo
+/// without Arrow.
+pub struct Times {
+    node: Latencies,
+    echo: Latencies,
+    bare: Latencies,
+}
+
+impl Times {
+    /// Nothing asked yet.
+    ///
+    /// # Errors
+    /// When a histogram cannot be made.
+    pub fn new() -> Result<Self> {
+        Ok(Self { node: Latencies::new()?, echo: Latencies::new()?, bare: Latencies::new()? })
+    }
+
+    /// Asks all three, one after the other, so that whatever else the machine does touches them alike;
+    /// returns the node's answer. The times are kept if they count.
+    ///
+    /// # Errors
+    /// Whatever went wrong with any of them.
+    pub async fn ask<Answer, Echoed, Bare>(
+        &mut self,
+        counts: bool,
+        node: impl Future<Output = Result<Answer>>,
+        echo: impl Future<Output = Result<Echoed>>,
+        bare: impl Future<Output = Result<Bare>>,
+    ) -> Result<Answer> {
+        let started = Instant::now();
+        let answer = node.await?;
+        let node = started.elapsed();
+        let started = Instant::now();
+        echo.await?;
+        let echo = started.elapsed();
+        let started = Instant::now();
+        std::hint::black_box(bare.await?);
+        let bare = started.elapsed();
+        if counts {
+            self.node.record(node);
+            self.echo.record(echo);
+            self.bare.record(bare);
+        }
+        Ok(answer)
+    }
+
+    /// Adds the medians and 99th percentiles of `name`, with what is wanted of each against the echo.
+    pub fn report(&self, table: &mut Table, name: &str, targets: [Target; 2]) {
+        for ((quantile, at), target) in [("p50", 0.5), ("p99", 0.99)].into_iter().zip(targets) {
+            let label = format!("{name}, {quantile}");
+            table.ratio(&label, self.node.at(at), self.echo.at(at), "s", target);
+            let label = format!("{name}, {quantile}, against the echo without Arrow");
+            table.ratio(&label, self.node.at(at), self.bare.at(at), "s", Target::Stated);
+        }
     }
 }
 

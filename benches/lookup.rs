@@ -11,16 +11,13 @@
 //!
 //! Not measured: a network, many streams at once, views that change meanwhile, cold caches.
 
-use std::time::Instant;
-
 use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
 use falaj_gateway::Client;
 use falaj_gateway::client::FeatureStream;
 use falaj_gateway::wire::{LookupOptions, ProduceOptions};
 use harness::Scale;
-use harness::echo::{BareStream, Beside, encoded};
-use harness::measure::Latencies;
+use harness::echo::{BareStream, Beside, Times, encoded};
 use harness::report::{Table, Target};
 use harness::workload::{self, SECOND_US, START_US, mix};
 
@@ -62,15 +59,8 @@ async fn doors(beside: &Beside, client: &Client, keys: &RecordBatch) -> Result<D
     })
 }
 
-struct Times {
-    node: Latencies,
-    echo: Latencies,
-    bare: Latencies,
-}
-
 async fn ask(doors: &mut Doors, requests: u64, keys_each: u64, cards: u64) -> Result<Times> {
-    let mut times =
-        Times { node: Latencies::new()?, echo: Latencies::new()?, bare: Latencies::new()? };
+    let mut times = Times::new()?;
     let options = LookupOptions::default();
     let warm = requests / 10;
     for request in 0..requests + warm {
@@ -79,35 +69,14 @@ async fn ask(doors: &mut Doors, requests: u64, keys_each: u64, cards: u64) -> Re
             .map(|n| mix((request * keys_each + n) % (EVENTS_PER_CARD * cards)) % cards);
         let keys = workload::card_keys(numbers)?;
         let message = encoded(&keys)?;
-        let started = Instant::now();
-        let answer = doors.node.lookup(&keys, &options).await?;
-        let node = started.elapsed();
+        let node = async { Ok(doors.node.lookup(&keys, &options).await?) };
+        let echo = async { Ok(doors.echo.lookup(&keys, &options).await?) };
+        let answer = times.ask(request >= warm, node, echo, doors.bare.ask(message)).await?;
         ensure!(answer.batch.num_rows() as u64 == keys_each, "rows are missing");
         let found = answer.counts.present + answer.counts.null;
         ensure!(found == keys_each * FEATURES, "a card was not found: {:?}", answer.counts);
-        let started = Instant::now();
-        doors.echo.lookup(&keys, &options).await?;
-        let echo = started.elapsed();
-        let started = Instant::now();
-        std::hint::black_box(doors.bare.ask(message).await?);
-        let bare = started.elapsed();
-        if request >= warm {
-            times.node.record(node);
-            times.echo.record(echo);
-            times.bare.record(bare);
-        }
     }
     Ok(times)
-}
-
-fn report(table: &mut Table, name: &str, times: &Times, limit: f64) {
-    for (quantile, at) in [("p50", 0.5), ("p99", 0.99)] {
-        let label = format!("{name}, {quantile}");
-        let target = Target::AtMost(limit);
-        table.ratio(&label, times.node.at(at), times.echo.at(at), "s", target);
-        let label = format!("{name}, {quantile}, against the echo without Arrow");
-        table.ratio(&label, times.node.at(at), times.bare.at(at), "s", Target::Stated);
-    }
 }
 
 async fn run(scale: Scale) -> Result<()> {
@@ -126,7 +95,7 @@ async fn run(scale: Scale) -> Result<()> {
         let sample = workload::card_keys((0..keys_each).map(|n| mix(n) % cards))?;
         let mut doors = doors(&beside, &client, &sample).await?;
         let times = ask(&mut doors, requests, keys_each, cards).await?;
-        report(&mut table, name, &times, limit);
+        times.report(&mut table, name, [Target::AtMost(limit), Target::AtMost(limit)]);
     }
     table.note(
         "limit: a round trip of two messages over loopback TLS (four thread wake-ups, four records \

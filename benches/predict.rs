@@ -29,8 +29,8 @@ use falaj_gateway::wire::{PredictOptions, ProduceOptions, ReadTicket};
 use falaj_log::{Ops, Origin, Submission};
 use falaj_node::serve::Node;
 use harness::Scale;
-use harness::echo::{BareStream, Beside, encoded};
-use harness::measure::{Latencies, median};
+use harness::echo::{BareStream, Beside, Times, encoded};
+use harness::measure::median;
 use harness::report::{Table, Target};
 use harness::workload::{self, PIPELINES, SECOND_US, START_US, mix};
 use serde_json::json;
@@ -95,35 +95,17 @@ struct Doors {
     bare: BareStream,
 }
 
-struct Times {
-    node: Latencies,
-    echo: Latencies,
-    bare: Latencies,
-}
-
 async fn ask(doors: &mut Doors, requests: u64, cards: u64) -> Result<Times> {
-    let mut times =
-        Times { node: Latencies::new()?, echo: Latencies::new()?, bare: Latencies::new()? };
+    let mut times = Times::new()?;
     let options = PredictOptions::default();
     let warm = requests / 10;
     for request in 0..requests + warm {
         let keys = workload::card_keys([card(request, cards)].into_iter())?;
         let message = encoded(&keys)?;
-        let started = Instant::now();
-        let answer = doors.node.predict(&keys, &options).await?;
-        let node = started.elapsed();
+        let node = async { Ok(doors.node.predict(&keys, &options).await?) };
+        let echo = async { Ok(doors.echo.predict(&keys, &options).await?) };
+        let answer = times.ask(request >= warm, node, echo, doors.bare.ask(message)).await?;
         ensure!(answer.score(0).is_some_and(f64::is_finite), "no score: {:?}", answer.error(0));
-        let started = Instant::now();
-        doors.echo.predict(&keys, &options).await?;
-        let echo = started.elapsed();
-        let started = Instant::now();
-        std::hint::black_box(doors.bare.ask(message).await?);
-        let bare = started.elapsed();
-        if request >= warm {
-            times.node.record(node);
-            times.echo.record(echo);
-            times.bare.record(bare);
-        }
     }
     Ok(times)
 }
@@ -149,13 +131,7 @@ async fn latency(
         bare,
     };
     let times = ask(&mut doors, requests, cards).await?;
-    for (quantile, at, target) in [("p50", 0.5, Target::Stated), ("p99", 0.99, Target::AtMost(2.0))]
-    {
-        let label = format!("one row, ack = \"fast\", {quantile}, against the echo");
-        table.ratio(&label, times.node.at(at), times.echo.at(at), "s", target);
-        let label = format!("one row, ack = \"fast\", {quantile}, against the echo without Arrow");
-        table.ratio(&label, times.node.at(at), times.bare.at(at), "s", Target::Stated);
-    }
+    times.report(table, "one row, ack = \"fast\"", [Target::Stated, Target::AtMost(2.0)]);
     Ok(())
 }
 

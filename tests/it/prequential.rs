@@ -371,8 +371,8 @@ async fn the_stream_is_predicted_before_it_is_learnt() {
     assert!(model.accuracy > unchanged.accuracy + 0.01, "{model:?} does not beat {unchanged:?}");
     assert!(model.kappa > unchanged.kappa && model.log_loss < unchanged.log_loss, "{model:?}");
     if is_slow {
-        // River's adaptive random forest: 85.9 %.
-        assert!(model.accuracy > 0.87, "{model:?}");
+        // Measured: 95.0 %; no change: 85.3 %; river's adaptive random forest: 85.9 %.
+        assert!(model.accuracy > 0.94 && model.kappa > 0.88, "{model:?}");
     }
     drop(client);
     node.stop().await.unwrap();
