@@ -75,7 +75,7 @@ pub type AdmissionError = Box<dyn std::error::Error + Send + Sync>;
 /// Decides at close which rows are refused.
 pub trait Admission: Send + 'static {
     /// Refuses rows of `candidates`, at most one refusal per candidate. What it remembers of the
-    /// rows that it lets pass becomes true only with [`Admission::committed`].
+    /// rows that it lets pass becomes true only with [`Admission::closed`].
     ///
     /// # Errors
     /// When it cannot decide; nothing is appended then and the sequencer stops.
@@ -92,8 +92,9 @@ pub trait Admission: Send + 'static {
         None
     }
 
-    /// The epoch of the last [`Admission::admit`] is durable (epochs without candidates too).
-    fn committed(&mut self, record: &EpochRecord) {
+    /// The epoch of the last [`Admission::admit`] is closed (epochs without candidates too): it will be
+    /// durable before any that comes after it, or the sequencer stops.
+    fn closed(&mut self, record: &EpochRecord) {
         let _ = record;
     }
 }

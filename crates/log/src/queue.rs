@@ -165,6 +165,7 @@ impl Queue {
         let commands = std::mem::take(&mut state.commands);
         drop(state);
         self.room.notify_all();
+        self.arrived.notify_all();
         for command in commands {
             refuse(command, &SubmitError::Poisoned { reason: Arc::clone(reason) });
         }
@@ -183,7 +184,8 @@ impl Queue {
             let full = state.rows >= self.limits.epoch_rows
                 || state.bytes >= self.limits.epoch_bytes
                 || state.rotations > 0
-                || state.closing;
+                || state.closing
+                || state.poisoned.is_some();
             let wake_at = [linger_end, tick_at].into_iter().flatten().min();
             if full || wake_at.is_some_and(|at| at <= now) {
                 return self.drain(state);
@@ -218,7 +220,7 @@ impl Queue {
         }
         state.rows -= rows;
         state.bytes -= bytes;
-        gathered.last = state.closing && state.commands.is_empty();
+        gathered.last = state.poisoned.is_some() || state.closing && state.commands.is_empty();
         self.room.notify_all();
         gathered
     }

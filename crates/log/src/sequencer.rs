@@ -1,17 +1,18 @@
-//! The sequencer: one thread per deployment that turns submissions into epochs.
+//! The sequencer: one per deployment, it turns submissions into epochs.
 //!
-//! It gathers what arrived (group commit: everything that came while the previous epoch was being
+//! It gathers what arrived (group commit: everything that came while earlier epochs were being
 //! written, up to the limits), chooses `T`, asks the admission, closes the epoch
-//! ([`crate::close`]), writes it and only then answers. After a failed write the log's state is
-//! unknown: the sequencer stops, answers everything with [`SubmitError::Poisoned`], and a new one
-//! continues at the log's tail.
+//! ([`crate::close`]) and hands it to the committer, a thread that writes it and only then answers,
+//! while the next one is gathered and closed. After a failed write the log's state is unknown: the
+//! sequencer stops, writes nothing that was closed on top of it, answers everything with
+//! [`SubmitError::Poisoned`], and a new one continues at the log's tail.
 //!
 //! Does not know topics' rules, files or sockets; clock and randomness are given to it.
 
 use std::fmt;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::record_batch::RecordBatch;
@@ -24,9 +25,24 @@ use crate::epoch::ClockMode;
 use crate::queue::{Command, Limits, Pending, Queue, ReplyOnce};
 use crate::submission::{Ack, Ops, Origin, Submission, SubmitError};
 
+mod ahead;
+mod committer;
+mod intake;
 mod worker;
 
+use ahead::Ahead;
+use committer::Committer;
 use worker::Worker;
+
+/// Why the sequencer must stop.
+struct Stop(String);
+
+impl Stop {
+    fn because(doing: &str) -> impl Fn(&dyn fmt::Display) -> Self {
+        let doing = doing.to_owned();
+        move |error| Self(format!("{doing}: {error}"))
+    }
+}
 
 /// Where the wall clock comes from.
 pub trait WallClock: Send + Sync + 'static {
@@ -135,11 +151,18 @@ impl Sequencer {
         };
         let queue = Arc::new(Queue::new(limits));
         let vault = Arc::clone(&parts.vault);
-        let worker = Worker::new(&options, parts, Arc::clone(&queue))?;
+        let ahead = Arc::new(Ahead::new(Arc::clone(&parts.log)));
+        // An epoch is handed over when the one before it is written: more would only wait.
+        let (jobs, closed) = mpsc::sync_channel(0);
+        let worker = Worker::new(&options, parts, Arc::clone(&ahead), Arc::clone(&queue), jobs)?;
         let term = worker.term();
-        let thread =
-            std::thread::Builder::new().name("falaj-sequencer".into()).spawn(|| worker.run())?;
-        let inner = Inner { queue, vault, term, thread: Mutex::new(Some(thread)) };
+        let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let committer = Committer { ahead, queue: Arc::clone(&queue) };
+        let committer = named("falaj-committer").spawn(move || committer.run(closed))?;
+        let committer_id = committer.thread().id();
+        let thread = named("falaj-sequencer").spawn(move || worker.run(committer))?;
+        let thread = Mutex::new(Some(thread));
+        let inner = Inner { queue, vault, term, thread, committer: committer_id };
         Ok(SequencerHandle { inner: Arc::new(inner) })
     }
 }
@@ -149,14 +172,18 @@ struct Inner {
     vault: Arc<Vault>,
     term: u64,
     thread: Mutex<Option<JoinHandle<()>>>,
+    committer: ThreadId,
 }
 
 impl Inner {
     fn stop(&self) {
         self.queue.close();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let current = std::thread::current().id();
+        // A reply may let go of the last handle; its thread cannot wait for itself.
         if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
+            && thread.thread().id() != current
+            && self.committer != current
         {
             // A panic on that thread has already poisoned the queue.
             let _ = thread.join();

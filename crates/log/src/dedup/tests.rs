@@ -99,7 +99,7 @@ proptest! {
                 continue;
             }
             let entry = commit(&log, runs);
-            newest.committed(&entry);
+            newest.closed(&entry);
             for (one, known) in taken {
                 let t = entry.record.t;
                 let mut all = resolve_same_epoch(one, &known.same_epoch, &entry.producers, epoch, t);

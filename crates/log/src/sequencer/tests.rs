@@ -1,7 +1,7 @@
 //! The sequencer end to end on a log in memory: order, deduplication, rejections, T, failure.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -292,7 +292,7 @@ impl Admission for NoOdd {
         Ok(refusals)
     }
 
-    fn committed(&mut self, _record: &EpochRecord) {
+    fn closed(&mut self, _record: &EpochRecord) {
         self.0.store(true, Ordering::SeqCst);
     }
 }
@@ -544,10 +544,28 @@ fn malformed_submissions_are_answered_and_harm_nobody() {
     assert_eq!(bench.pay(0, &[("ali", 1, 1)]).unwrap().epoch, 0);
 }
 
-/// A log whose commits fail on demand.
+/// A log whose commits wait and fail on demand.
 struct Failing {
     log: MemoryLog,
     fail: AtomicBool,
+    /// Whoever holds it makes commits wait.
+    gate: Mutex<()>,
+    /// Commits begun.
+    begun: AtomicUsize,
+}
+
+impl Failing {
+    fn new() -> Arc<Self> {
+        let (log, fail, gate, begun) =
+            (MemoryLog::new(), AtomicBool::new(false), Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Self { log, fail, gate, begun })
+    }
+
+    fn wait_for_begun(&self, commits: usize) {
+        while self.begun.load(Ordering::SeqCst) < commits {
+            std::thread::yield_now();
+        }
+    }
 }
 
 impl Log for Failing {
@@ -555,6 +573,8 @@ impl Log for Failing {
         self.log.append(blocks)
     }
     fn commit(&self, entry: &EpochEntry) -> Result<(), LogError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        drop(self.gate.lock().unwrap());
         match self.fail.load(Ordering::SeqCst) {
             true => Err(LogError::Storage { doing: "syncing", source: "disk full".into() }),
             false => self.log.commit(entry),
@@ -606,7 +626,7 @@ impl Log for Failing {
 
 #[test]
 fn a_failed_commit_poisons_the_handle() {
-    let log = Arc::new(Failing { log: MemoryLog::new(), fail: AtomicBool::new(false) });
+    let log = Failing::new();
     let given = Arc::clone(&log);
     let bench = Bench::with(1, event_mode(), |parts| Parts { log: given, ..parts });
     bench.pay(0, &[("ali", 1, 1)]).unwrap();
@@ -621,6 +641,93 @@ fn a_failed_commit_poisons_the_handle() {
         Sequencer::spawn(event_mode(), parts(Arc::clone(&bench.log), &bench.vault)).unwrap();
     let bench = Bench { handle, ..bench };
     assert_eq!(bench.pay(1, &[("ali", 2, 1)]).unwrap().epoch, 1);
+}
+
+/// What is closed meanwhile finds offsets and sequences in the epoch that is being written, and is
+/// answered only when that one is durable.
+#[test]
+fn epochs_are_closed_while_one_is_written() {
+    let log = Failing::new();
+    let given = Arc::clone(&log);
+    let bench = Bench::with(1, event_mode(), |parts| Parts { log: given, ..parts });
+    let gate = log.gate.lock().unwrap();
+    let (first, retry, next) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| bench.pay(0, &[("ali", 50, 1), ("noor", 60, 2)]));
+        log.wait_for_begun(1);
+        let retry = scope.spawn(|| bench.pay(0, &[("ali", 50, 1), ("noor", 60, 2)]));
+        let next = scope.spawn(|| bench.pay(1, &[("noor", 60, 2), ("sara", 70, 3)]));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!first.is_finished() && !retry.is_finished() && !next.is_finished());
+        assert!(log.tail().is_none());
+        drop(gate);
+        let all = [first, retry, next].map(|thread| thread.join().unwrap().unwrap());
+        let [first, retry, next] = all;
+        (first, retry, next)
+    });
+    assert_eq!((first.epoch, first.accepted), (0, 2));
+    assert_eq!((retry.epoch, retry.t, retry.accepted), (0, first.t, 2));
+    assert!(retry.appended.is_empty());
+    assert_eq!((next.epoch, next.accepted), (1, 2));
+    assert_eq!(next.appended, [AppendedRange { partition: 0, first_offset: 2, count: 1 }]);
+    let old: Vec<_> = next.duplicates.iter().map(|d| (d.position, d.count, d.epoch)).collect();
+    assert_eq!(old, [(0, 1, 0)]);
+    let epochs: Vec<_> = bench.reader(PiiMode::Plain).epochs(0).map(Result::unwrap).collect();
+    assert_eq!(epochs.len(), 2);
+    assert_eq!(epochs[1].record().previous, epochs[0].record().hash());
+}
+
+#[test]
+fn nothing_is_written_on_top_of_a_failed_commit() {
+    let log = Failing::new();
+    let given = Arc::clone(&log);
+    let bench = Bench::with(1, event_mode(), |parts| Parts { log: given, ..parts });
+    let gate = log.gate.lock().unwrap();
+    let both = std::thread::scope(|scope| {
+        let first = scope.spawn(|| bench.pay(0, &[("ali", 50, 1)]));
+        log.wait_for_begun(1);
+        let second = scope.spawn(|| bench.pay(1, &[("ali", 60, 2)]));
+        std::thread::sleep(Duration::from_millis(50));
+        log.fail.store(true, Ordering::SeqCst);
+        drop(gate);
+        [first, second].map(|thread| thread.join().unwrap())
+    });
+    for outcome in both {
+        let error = outcome.unwrap_err();
+        assert!(matches!(&error, SubmitError::Poisoned { reason } if reason.contains("disk full")));
+    }
+    assert_eq!((log.begun.load(Ordering::SeqCst), log.tail().is_none()), (1, true));
+    assert!(bench.handle.shutdown().unwrap_err().to_string().contains("writing epoch 0"));
+}
+
+/// Whoever is told of an epoch may let go of the sequencer.
+#[test]
+fn a_reply_may_drop_the_last_handle() {
+    let bench = Bench::new(1);
+    let (send, receive) = channel();
+    let handle = bench.handle.clone();
+    let rows = batch(&bench.topic, &[payment("ali", 1, 1)]);
+    let schema = Arc::clone(&bench.topic);
+    let (gate, opened) = channel();
+    let submission = Submission {
+        schema,
+        origin: from_till(0, 1),
+        ops: Ops::All(Op::Insert),
+        batch: rows,
+        positions: None,
+        rejected: None,
+        reply: {
+            let handle = handle.clone();
+            Box::new(move |outcome| {
+                opened.recv().unwrap();
+                drop(handle);
+                send.send(outcome).unwrap();
+            })
+        },
+    };
+    handle.submit(submission);
+    drop((handle, bench));
+    gate.send(()).unwrap();
+    assert!(receive.recv_timeout(Duration::from_secs(30)).unwrap().is_ok());
 }
 
 /// Panics when it is asked.

@@ -1,176 +1,31 @@
 //! The sequencer's thread: effects around the pure decisions of [`crate::close`] and
-//! [`crate::dedup`].
+//! [`crate::dedup`]. What it closes is written by another thread ([`super::committer`]).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use falaj_event::{Hash256, LogTime};
 use falaj_vault::{Random, Vault};
 
-use super::{Options, Parts, WallClock};
+use super::ahead::Ahead;
+use super::committer::{Job, panic_text, refuse};
+use super::intake::{Intake, row_count, segments};
+use super::{Options, Parts, Stop, WallClock};
 use crate::admission::{Admission, Candidate, Closing, Refusal};
 use crate::clock::{Reach, choose_t};
-use crate::close::{ClosedEpoch, EpochInputs, Segment, close_epoch, rejection_segment, segment_of};
-use crate::contract::{Log, LogError};
-use crate::dedup::{
-    Claim, ClaimError, EpochClaims, Known, Newest, fate_runs, producer_table, resolve_same_epoch,
-};
-use crate::epoch::{ClockMode, EpochEntry, EpochRecord, ProducerEntry};
-use crate::queue::{Gathered, Pending, Queue, ReplyOnce};
-use crate::submission::{
-    Ack, AppendedRange, Duplicates, Origin, Prepared, PreparedRejections, RejectedRow, Rejections,
-    SubmitError, event_times, position_of,
-};
-
-/// Why the sequencer must stop.
-struct Stop(String);
-
-impl Stop {
-    fn because(doing: &str) -> impl Fn(&dyn std::fmt::Display) -> Self {
-        let doing = doing.to_owned();
-        move |error| Self(format!("{doing}: {error}"))
-    }
-}
-
-/// A submission in the epoch that is being closed.
-struct Intake {
-    prepared: Prepared,
-    reply: ReplyOnce,
-    claim: Option<Claim>,
-    known: Known,
-    /// First row of the batch that is new.
-    first_row: usize,
-    /// What the admission refused: rows counted from `first_row`, with reasons.
-    refused: Vec<u32>,
-    reasons: Vec<Vec<String>>,
-    refused_rejections: Option<PreparedRejections>,
-    /// Its rows' segment.
-    segment: usize,
-}
-
-impl Intake {
-    fn new(pending: Pending, claim: Option<Claim>, known: Known) -> Self {
-        let Pending { prepared, reply, .. } = pending;
-        let first_row = match &prepared.positions {
-            Some(positions) => positions.partition_point(|position| *position < known.new_from),
-            None => prepared.batch.num_rows().min(known.new_from as usize),
-        };
-        Self {
-            prepared,
-            reply,
-            claim,
-            known,
-            first_row,
-            refused: Vec::new(),
-            reasons: Vec::new(),
-            refused_rejections: None,
-            segment: 0,
-        }
-    }
-
-    fn has_news(&self) -> bool {
-        (self.known.new_from as usize) < self.prepared.origin.rows()
-    }
-
-    fn moves_t(&self) -> bool {
-        self.claim.is_some() && !self.prepared.schema.derived
-    }
-
-    fn candidate(&self) -> Candidate<'_> {
-        let rows = self.prepared.batch.num_rows() - self.first_row;
-        Candidate {
-            schema: &self.prepared.schema,
-            origin: &self.prepared.origin,
-            batch: self.prepared.batch.slice(self.first_row, rows),
-            ops: &self.prepared.ops,
-            positions: self.prepared.positions.as_deref(),
-            first_row: self.first_row,
-        }
-    }
-
-    fn refused_position(&self, row: u32) -> u32 {
-        position_of(self.prepared.positions.as_deref(), self.first_row + row as usize)
-    }
-
-    /// New rejected rows, those of the caller and those of the admission, ascending.
-    fn rejected(&self) -> Vec<RejectedRow> {
-        let told = |positions: &[u32], reasons: &[Vec<String>]| -> Vec<RejectedRow> {
-            let pairs = positions.iter().zip(reasons);
-            pairs
-                .filter(|(position, _)| **position >= self.known.new_from)
-                .map(|(position, reasons)| RejectedRow {
-                    position: *position,
-                    reasons: reasons.clone(),
-                })
-                .collect()
-        };
-        let mut all = (self.prepared.rejected.as_ref())
-            .map(|rejections| told(&rejections.positions, &rejections.reasons))
-            .unwrap_or_default();
-        let refused: Vec<u32> =
-            self.refused.iter().map(|row| self.refused_position(*row)).collect();
-        all.extend(told(&refused, &self.reasons));
-        all.sort_by_key(|row| row.position);
-        all
-    }
-
-    fn runs(&self) -> Vec<ProducerEntry> {
-        let Some(claim) = self.claim else { return Vec::new() };
-        let rejected: Vec<u32> = self.rejected().iter().map(|row| row.position).collect();
-        fate_runs(claim, self.known.new_from, &rejected)
-    }
-
-    /// The answer, once the epoch is durable.
-    fn ack(
-        &self,
-        entry: Option<&EpochRecord>,
-        producers: &[ProducerEntry],
-        appended: &[(u32, u64, u32)],
-    ) -> Ack {
-        let mut duplicates = self.known.durable.clone();
-        if let (Some(claim), Some(entry)) = (self.claim, entry) {
-            let same = &self.known.same_epoch;
-            duplicates.extend(resolve_same_epoch(claim, same, producers, entry.epoch, entry.t));
-        }
-        let mut rejected = self.rejected();
-        let new_rows = row_count(self.prepared.origin.rows()) - self.known.new_from;
-        let mut accepted = new_rows - row_count(rejected.len());
-        for old in &duplicates {
-            accepted += old.accepted;
-            if old.accepted == 0 {
-                let positions = old.position..old.position + old.count;
-                rejected.extend(
-                    positions.map(|position| RejectedRow { position, reasons: Vec::new() }),
-                );
-            }
-        }
-        rejected.sort_by_key(|row| row.position);
-        let newest = duplicates.iter().max_by_key(|old| old.epoch);
-        let (epoch, t) = match (entry, newest) {
-            (Some(entry), _) if new_rows > 0 => (entry.epoch, entry.t),
-            (_, Some(Duplicates { epoch, t, .. })) => (*epoch, *t),
-            (Some(entry), None) => (entry.epoch, entry.t),
-            (None, None) => (0, LogTime::default()),
-        };
-        let appended = appended
-            .iter()
-            .map(|(partition, first_offset, count)| AppendedRange {
-                partition: *partition,
-                first_offset: *first_offset,
-                count: *count,
-            })
-            .collect();
-        Ack { t, epoch, appended, accepted, rejected, duplicates }
-    }
-}
-
-fn row_count(rows: usize) -> u32 {
-    u32::try_from(rows).unwrap_or(u32::MAX)
-}
+use crate::close::{ClosedEpoch, EpochInputs, close_epoch};
+use crate::contract::LogError;
+use crate::dedup::{Claim, ClaimError, EpochClaims, Known, Newest, producer_table};
+use crate::epoch::{ClockMode, EpochEntry};
+use crate::queue::{Gathered, Pending, Queue};
+use crate::submission::{Origin, PreparedRejections, Rejections, event_times};
 
 pub(super) struct Worker {
-    log: Arc<dyn Log>,
+    ahead: Arc<Ahead>,
+    jobs: SyncSender<Job>,
     vault: Arc<Vault>,
     admission: Box<dyn Admission>,
     clock: Arc<dyn WallClock>,
@@ -180,6 +35,7 @@ pub(super) struct Worker {
     term: u64,
     tick: Option<Duration>,
     definitions: Hash256,
+    /// The epoch closed last.
     tail: Option<Arc<EpochEntry>>,
     newest: Newest,
 }
@@ -188,16 +44,19 @@ impl Worker {
     pub(super) fn new(
         options: &Options,
         parts: Parts,
+        ahead: Arc<Ahead>,
         queue: Arc<Queue>,
+        jobs: SyncSender<Job>,
     ) -> Result<Self, LogError> {
-        let tail = parts.log.tail();
+        let tail = ahead.log().tail();
         let current = tail.as_ref().map_or(0, |tail| tail.record.term);
         let term = options.term.unwrap_or(current + 1);
         if term < current {
             return Err(LogError::Fenced { current, got: term });
         }
         Ok(Self {
-            log: parts.log,
+            ahead,
+            jobs,
             vault: parts.vault,
             admission: parts.admission,
             clock: parts.clock,
@@ -217,19 +76,19 @@ impl Worker {
         self.term
     }
 
-    pub(super) fn run(mut self) {
-        let queue = Arc::clone(&self.queue);
+    /// Closes epochs until the queue ends; then lets `committer` end, and waits for it.
+    pub(super) fn run(mut self, committer: JoinHandle<()>) {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.serve()));
-        let reason: Arc<str> = match outcome {
-            Ok(Ok(())) => return,
-            Ok(Err(Stop(reason))) => reason.into(),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-                format!("its thread panicked: {}", text.unwrap_or("no message")).into()
-            }
+        let stopped = match outcome {
+            Ok(outcome) => outcome.err().map(|Stop(reason)| reason),
+            Err(panic) => Some(panic_text(&*panic)),
         };
-        queue.poison(&reason);
+        if let Some(reason) = stopped {
+            self.queue.poison(&reason.into());
+        }
+        drop(self);
+        // It has caught its own panics, and told of them.
+        let _ = committer.join();
     }
 
     fn serve(&mut self) -> Result<(), Stop> {
@@ -250,11 +109,12 @@ impl Worker {
         }
     }
 
-    /// Closes and writes one epoch and answers; returns whether there was anything to write.
+    /// Closes one epoch and hands it over; returns whether there was anything to write. Answers that
+    /// tell of older epochs only go the same way: those may still be on theirs.
     fn epoch(&mut self, pending: Vec<Pending>, ticked: bool) -> Result<bool, Stop> {
         let mut intakes = self.take(pending)?;
         let outcome = match ticked || intakes.iter().any(Intake::has_news) {
-            true => self.write(&mut intakes).map(Some),
+            true => self.close(&mut intakes).map(Some),
             false => Ok(None),
         };
         let closed = match outcome {
@@ -263,21 +123,14 @@ impl Worker {
                 let reason: Arc<str> = reason.into();
                 // The queue first: whoever is told must find the sequencer stopped.
                 self.queue.poison(&reason);
-                for intake in intakes {
-                    intake.reply.send(Err(SubmitError::Poisoned { reason: Arc::clone(&reason) }));
-                }
+                refuse(intakes, &reason);
                 return Err(Stop(reason.to_string()));
             }
         };
-        let entry = closed.as_ref().map(|closed| &closed.entry);
-        let producers = entry.map_or(&[][..], |entry| &entry.producers);
-        for intake in intakes {
-            let ranges = closed.as_ref().and_then(|closed| closed.ranges.get(intake.segment));
-            let ranges = ranges.map_or(&[][..], Vec::as_slice);
-            let ack = intake.ack(entry.map(|entry| &entry.record), producers, ranges);
-            intake.reply.send(Ok(ack));
-        }
-        Ok(closed.is_some())
+        let is_new = closed.is_some();
+        let sent = self.jobs.send(Job { closed, intakes });
+        sent.map_err(|_| Stop("the thread that writes epochs is gone".to_owned()))?;
+        Ok(is_new)
     }
 
     /// Tells new sequences from old ones; answers those that cannot be taken.
@@ -292,7 +145,7 @@ impl Worker {
             };
             let topic = one.prepared.schema.id();
             let claim = Claim { producer, topic, first_sequence, count: sequences };
-            match claims.claim(&*self.log, &mut self.newest, claim) {
+            match claims.claim(&*self.ahead, &mut self.newest, claim) {
                 Ok(known) => intakes.push(Intake::new(one, Some(claim), known)),
                 Err(ClaimError::Refused(error)) => one.reply.send(Err(error)),
                 Err(ClaimError::Log(error)) => {
@@ -303,7 +156,7 @@ impl Worker {
         Ok(intakes)
     }
 
-    fn write(&mut self, intakes: &mut [Intake]) -> Result<ClosedEpoch, Stop> {
+    fn close(&mut self, intakes: &mut [Intake]) -> Result<ClosedEpoch, Stop> {
         let wall_clock_us = self.clock.now_us();
         let tail = self.tail.clone();
         let tail = tail.as_deref().map(|tail| &tail.record);
@@ -314,7 +167,7 @@ impl Worker {
         let segments =
             segments(intakes, t).map_err(|error| Stop::because("cutting rows")(&error))?;
         let runs = intakes.iter().flat_map(Intake::runs).collect();
-        let log = &*self.log;
+        let ahead = &*self.ahead;
         let closed = close_epoch(EpochInputs {
             term: self.term,
             t,
@@ -326,10 +179,15 @@ impl Worker {
             producers: producer_table(runs),
             vault: &self.vault,
             random: &*self.random,
-            next_offset: &|topic, partition| log.next_offset(topic, partition),
+            next_offset: &|topic, partition| ahead.next_offset(topic, partition),
         })
         .map_err(|error| Stop::because("closing an epoch")(&error))?;
-        self.commit(closed)
+        let entry = Arc::new(closed.entry.clone());
+        self.newest.closed(&entry);
+        self.admission.closed(&entry.record);
+        self.ahead.closed(Arc::clone(&entry));
+        self.tail = Some(entry);
+        Ok(closed)
     }
 
     /// How far the events of `intakes` move an event clock.
@@ -376,31 +234,4 @@ impl Worker {
         }
         Ok(())
     }
-
-    fn commit(&mut self, mut closed: ClosedEpoch) -> Result<ClosedEpoch, Stop> {
-        let doing = format!("writing epoch {}", closed.entry.record.epoch);
-        let stop = |error: LogError| Stop::because(&doing)(&error);
-        self.log.append(std::mem::take(&mut closed.blocks)).map_err(stop)?;
-        self.log.commit(&closed.entry).map_err(stop)?;
-        self.newest.committed(&closed.entry);
-        self.admission.committed(&closed.entry.record);
-        self.tail = Some(Arc::new(closed.entry.clone()));
-        Ok(closed)
-    }
-}
-
-/// All rows of the epoch; tells each intake which segment its own rows are.
-fn segments(intakes: &mut [Intake], t: LogTime) -> Result<Vec<Segment>, arrow::error::ArrowError> {
-    let mut segments = Vec::with_capacity(intakes.len());
-    for intake in intakes.iter_mut() {
-        intake.segment = segments.len();
-        segments.push(segment_of(&intake.prepared, intake.first_row, &intake.refused)?);
-    }
-    for intake in intakes.iter() {
-        let rejections = [&intake.prepared.rejected, &intake.refused_rejections];
-        for rejections in rejections.into_iter().flatten() {
-            segments.push(rejection_segment(rejections, intake.known.new_from, t)?);
-        }
-    }
-    Ok(segments)
 }
