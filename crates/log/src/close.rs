@@ -48,17 +48,37 @@ pub(crate) struct EpochInputs<'a> {
     pub tail: Option<&'a EpochRecord>,
     pub segments: Vec<Segment>,
     pub producers: Vec<ProducerEntry>,
-    pub vault: &'a Vault,
     pub random: &'a dyn Random,
     pub next_offset: &'a dyn Fn(TopicId, u32) -> u64,
 }
 
-/// A closed epoch, ready to be appended.
+/// A closed epoch: all that is left to do before it is appended is to seal its blocks.
 pub(crate) struct ClosedEpoch {
     pub entry: EpochEntry,
-    pub blocks: Vec<StagedBlock>,
+    pub blocks: Vec<OpenBlock>,
     /// Per segment: partition, first offset and count of its rows, ascending by partition.
     pub ranges: Vec<Vec<(u32, u64, u32)>>,
+}
+
+/// A block before it is sealed, which its entry says nothing about: whoever writes it does that too.
+pub(crate) struct OpenBlock {
+    schema: Arc<TopicSchema>,
+    header: BlockHeader,
+    rows: BlockRows,
+}
+
+impl OpenBlock {
+    /// Compresses and seals it.
+    pub(crate) fn seal(self, vault: &Vault) -> Result<StagedBlock, CloseError> {
+        let Self { schema, header, rows } = self;
+        let BlockHeader { topic, partition, id, .. } = header;
+        let bytes = seal_block(vault, &header, &rows).map_err(|source| CloseError::Block {
+            topic: schema.name.clone(),
+            partition,
+            source,
+        })?;
+        Ok(StagedBlock { topic, partition, id, bytes: bytes.into() })
+    }
 }
 
 /// Why an epoch could not be closed.
@@ -156,7 +176,7 @@ pub(crate) fn close_epoch(inputs: EpochInputs<'_>) -> Result<ClosedEpoch, CloseE
                 ranges[*segment].push((partition, offset, *count));
                 offset += u64::from(*count);
             }
-            let (entry, block) = seal_partition(&inputs, &schema, partition, first_offset, rows)?;
+            let (entry, block) = close_partition(&inputs, &schema, partition, first_offset, rows)?;
             partitions.push(entry);
             blocks.push(block);
         }
@@ -270,13 +290,13 @@ fn row_count(rows: usize) -> u32 {
     u32::try_from(rows).unwrap_or(u32::MAX)
 }
 
-fn seal_partition(
+fn close_partition(
     inputs: &EpochInputs<'_>,
-    schema: &TopicSchema,
+    schema: &Arc<TopicSchema>,
     partition: u32,
     first_offset: u64,
     rows: PartitionRows,
-) -> Result<(PartitionEntry, StagedBlock), CloseError> {
+) -> Result<(PartitionEntry, OpenBlock), CloseError> {
     let topic = schema.id();
     let mut random = [0; 16 + SEED_BYTES];
     inputs.random.fill(&mut random).map_err(|_| CloseError::Random)?;
@@ -290,7 +310,6 @@ fn seal_partition(
         .map_err(|source| CloseError::Arrow { topic: schema.name.clone(), source })?;
     let hashes = event_hashes(&rows, schema.version).map_err(block_error)?;
     let header = BlockHeader { topic, partition, schema_version: schema.version, id, count };
-    let bytes = seal_block(inputs.vault, &header, &rows).map_err(block_error)?;
     let entry = PartitionEntry {
         topic,
         partition,
@@ -300,7 +319,7 @@ fn seal_partition(
         events_root: merkle::root(hashes.iter().map(|hash| hash.0)),
         extensions: Extensions::default(),
     };
-    Ok((entry, StagedBlock { topic, partition, id, bytes: bytes.into() }))
+    Ok((entry, OpenBlock { schema: Arc::clone(schema), header, rows }))
 }
 
 fn block_rows(rows: PartitionRows, seed: [u8; SEED_BYTES]) -> Result<BlockRows, ArrowError> {

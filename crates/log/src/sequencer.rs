@@ -2,7 +2,7 @@
 //!
 //! It gathers what arrived (group commit: everything that came while earlier epochs were being
 //! written, up to the limits), chooses `T`, asks the admission, closes the epoch
-//! ([`crate::close`]) and hands it to the committer, a thread that writes it and only then answers,
+//! ([`crate::close`]) and hands it to the committer, a thread that seals and writes it and only then answers,
 //! while the next one is gathered and closed. After a failed write the log's state is unknown: the
 //! sequencer stops, writes nothing that was closed on top of it, answers everything with
 //! [`SubmitError::Poisoned`], and a new one continues at the log's tail.
@@ -157,7 +157,7 @@ impl Sequencer {
         let worker = Worker::new(&options, parts, Arc::clone(&ahead), Arc::clone(&queue), jobs)?;
         let term = worker.term();
         let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let committer = Committer { ahead, queue: Arc::clone(&queue) };
+        let committer = Committer { ahead, vault: Arc::clone(&vault), queue: Arc::clone(&queue) };
         let committer = named("falaj-committer").spawn(move || committer.run(closed))?;
         let committer_id = committer.thread().id();
         let thread = named("falaj-sequencer").spawn(move || worker.run(committer))?;

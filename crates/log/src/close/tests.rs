@@ -26,11 +26,11 @@ fn prepared(vault: &Vault) -> Prepared {
     submission.prepare(vault).0.unwrap()
 }
 
-fn close() -> ClosedEpoch {
+fn close() -> (ClosedEpoch, Vault) {
     let vault = Vault::ephemeral(3).unwrap();
     let segment = segment_of(&prepared(&vault), 4, &[0, 15]).unwrap();
     assert_eq!((segment.ops.len(), segment.ids.len()), (14, 14 * EVENT_ID_BYTES));
-    close_epoch(EpochInputs {
+    let closed = close_epoch(EpochInputs {
         term: 4,
         t: LogTime(99),
         clock: ClockMode::Event,
@@ -39,21 +39,27 @@ fn close() -> ClosedEpoch {
         tail: None,
         segments: vec![segment],
         producers: Vec::new(),
-        vault: &vault,
         random: &SeededRandom::new(6),
         next_offset: &|_, partition| u64::from(partition) * 100,
-    })
-    .unwrap()
+    });
+    (closed.unwrap(), vault)
 }
 
 #[test]
 fn closing_is_a_function_of_its_inputs() {
-    let (one, two) = (close(), close());
+    let ((mut one, vault), (mut two, same_vault)) = (close(), close());
     assert_eq!(one.entry, two.entry);
-    let bytes = |closed: &ClosedEpoch| -> Vec<Arc<[u8]>> {
-        closed.blocks.iter().map(|block| Arc::clone(&block.bytes)).collect()
+    let sealed = |closed: &mut ClosedEpoch, vault: &Vault| -> Vec<StagedBlock> {
+        closed.blocks.drain(..).map(|block| block.seal(vault).unwrap()).collect()
     };
-    assert_eq!(bytes(&one), bytes(&two));
+    let (blocks, same) = (sealed(&mut one, &vault), sealed(&mut two, &same_vault));
+    let bytes = |blocks: &[StagedBlock]| -> Vec<Arc<[u8]>> {
+        blocks.iter().map(|block| Arc::clone(&block.bytes)).collect()
+    };
+    assert_eq!(bytes(&blocks), bytes(&same));
+    let named =
+        one.entry.partitions.iter().map(|part| (part.topic, part.partition, part.blocks[0]));
+    assert!(named.eq(blocks.iter().map(|block| (block.topic, block.partition, block.id))));
     assert_eq!(one.entry.check(), Ok(()));
     assert_eq!((one.entry.record.epoch, one.entry.record.events), (0, 14));
     let ranges = &one.ranges[0];

@@ -1,12 +1,14 @@
-//! The thread that writes closed epochs, in order, and answers their submissions.
+//! The thread that seals and writes closed epochs, in order, and answers their submissions.
 //!
-//! Why it is a thread of its own: writing and syncing one epoch takes about as long as hashing and
-//! sealing the next. Does not know how an epoch is closed.
+//! Why it is a thread of its own: sealing, writing and syncing one epoch takes about as long as
+//! hashing the next. Does not know how an epoch is closed.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+
+use falaj_vault::Vault;
 
 use super::Stop;
 use super::ahead::Ahead;
@@ -53,6 +55,7 @@ pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 pub(super) struct Committer {
     pub(super) ahead: Arc<Ahead>,
+    pub(super) vault: Arc<Vault>,
     pub(super) queue: Arc<Queue>,
 }
 
@@ -94,8 +97,10 @@ impl Committer {
         let Some(closed) = &mut job.closed else { return Ok(()) };
         let doing = format!("writing epoch {}", closed.entry.record.epoch);
         let stop = |error: LogError| Stop::because(&doing)(&error);
+        let blocks = std::mem::take(&mut closed.blocks).into_iter();
+        let blocks = blocks.map(|block| block.seal(&self.vault)).collect::<Result<Vec<_>, _>>();
         let log = self.ahead.log();
-        log.append(std::mem::take(&mut closed.blocks)).map_err(stop)?;
+        log.append(blocks.map_err(|error| Stop::because(&doing)(&error))?).map_err(stop)?;
         log.commit(&closed.entry).map_err(stop)?;
         self.ahead.committed();
         Ok(())

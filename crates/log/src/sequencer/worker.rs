@@ -177,7 +177,6 @@ impl Worker {
             tail,
             segments,
             producers: producer_table(runs),
-            vault: &self.vault,
             random: &*self.random,
             next_offset: &|topic, partition| ahead.next_offset(topic, partition),
         })
