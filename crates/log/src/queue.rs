@@ -158,16 +158,16 @@ impl Queue {
         self.state().poisoned.clone()
     }
 
-    /// Refuses everything, now and later.
+    /// Refuses everything, now and later. The first reason stays: others follow from it.
     pub(crate) fn poison(&self, reason: &Arc<str>) {
         let mut state = self.state();
-        state.poisoned = Some(Arc::clone(reason));
+        let reason = Arc::clone(state.poisoned.get_or_insert_with(|| Arc::clone(reason)));
         let commands = std::mem::take(&mut state.commands);
         drop(state);
         self.room.notify_all();
         self.arrived.notify_all();
         for command in commands {
-            refuse(command, &SubmitError::Poisoned { reason: Arc::clone(reason) });
+            refuse(command, &SubmitError::Poisoned { reason: Arc::clone(&reason) });
         }
     }
 

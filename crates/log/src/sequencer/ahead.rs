@@ -53,7 +53,9 @@ impl Ahead {
             let mut parts = entry.partitions.iter();
             parts.find(|part| (part.topic, part.partition) == (topic, partition)).cloned()
         };
-        match self.entries().iter().rev().find_map(of) {
+        // Not held while the log is asked, which may take long.
+        let found = self.entries().iter().rev().find_map(of);
+        match found {
             Some(part) => part.first_offset + u64::from(part.count),
             None => self.log.next_offset(topic, partition),
         }
@@ -71,7 +73,8 @@ impl Sequences for Ahead {
             let run = runs.find(|run| run.producer == producer && run.covers(sequence))?;
             Some(ProducerOutcome { epoch: entry.record.epoch, t: entry.record.t, entry: *run })
         };
-        match self.entries().iter().rev().find_map(of) {
+        let found = self.entries().iter().rev().find_map(of);
+        match found {
             Some(outcome) => Ok(Some(outcome)),
             None => self.log.producer(producer, sequence),
         }

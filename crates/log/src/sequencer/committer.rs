@@ -15,19 +15,23 @@ use super::ahead::Ahead;
 use super::intake::Intake;
 use crate::close::ClosedEpoch;
 use crate::contract::LogError;
-use crate::queue::Queue;
+use crate::queue::{Queue, ReplyOnce};
 use crate::submission::SubmitError;
 
 /// An epoch to write, or nothing to write, and who waits for it.
+#[derive(Default)]
 pub(super) struct Job {
     pub(super) closed: Option<ClosedEpoch>,
     pub(super) intakes: Vec<Intake>,
+    /// Whom to tell that their submission cannot be taken. What that rests on may be an epoch that is
+    /// not durable yet, so they wait as well.
+    pub(super) refused: Vec<(ReplyOnce, SubmitError)>,
 }
 
 impl Job {
     /// The answers, once everything is durable that they tell of.
     fn answer(self) {
-        let Self { closed, intakes } = self;
+        let Self { closed, intakes, refused } = self;
         let entry = closed.as_ref().map(|closed| &closed.entry);
         let producers = entry.map_or(&[][..], |entry| &entry.producers);
         for intake in intakes {
@@ -36,13 +40,15 @@ impl Job {
             let ack = intake.ack(entry.map(|entry| &entry.record), producers, ranges);
             intake.reply.send(Ok(ack));
         }
+        refused.into_iter().for_each(|(reply, error)| reply.send(Err(error)));
     }
-}
 
-/// Tells everybody that the sequencer has stopped.
-pub(super) fn refuse(intakes: Vec<Intake>, reason: &Arc<str>) {
-    for intake in intakes {
-        intake.reply.send(Err(SubmitError::Poisoned { reason: Arc::clone(reason) }));
+    /// Tells everybody that the sequencer has stopped.
+    pub(super) fn stop(self, reason: &Arc<str>) {
+        let intakes = self.intakes.into_iter().map(|intake| intake.reply);
+        for reply in intakes.chain(self.refused.into_iter().map(|(reply, _)| reply)) {
+            reply.send(Err(SubmitError::Poisoned { reason: Arc::clone(reason) }));
+        }
     }
 }
 
@@ -65,31 +71,33 @@ impl Committer {
     pub(super) fn run(self, jobs: Receiver<Job>) {
         let mut stopped: Option<Arc<str>> = None;
         for mut job in jobs {
-            if let Some(reason) = &stopped {
-                refuse(job.intakes, reason);
-                continue;
-            }
-            let written = catch_unwind(AssertUnwindSafe(|| self.write(&mut job)))
-                .unwrap_or_else(|panic| Err(Stop(panic_text(&*panic))));
-            let reason = match written {
-                Ok(()) => match catch_unwind(AssertUnwindSafe(|| job.answer())) {
-                    Ok(()) => continue,
-                    Err(panic) => self.stop(panic_text(&*panic)),
-                },
-                Err(Stop(reason)) => {
-                    // The queue first: whoever is told must find the sequencer stopped.
-                    let reason = self.stop(reason);
-                    refuse(job.intakes, &reason);
-                    reason
-                }
+            let written = match &stopped {
+                Some(reason) => Err(Stop(reason.to_string())),
+                None => catch_unwind(AssertUnwindSafe(|| self.write(&mut job)))
+                    .unwrap_or_else(|panic| Err(Stop(panic_text(&*panic)))),
             };
-            stopped = Some(reason);
+            let answered = catch_unwind(AssertUnwindSafe(|| match written {
+                Ok(()) => {
+                    job.answer();
+                    None
+                }
+                Err(Stop(reason)) => {
+                    let reason: Arc<str> = reason.into();
+                    // The queue first: whoever is told must find the sequencer stopped.
+                    self.queue.poison(&reason);
+                    job.stop(&reason);
+                    Some(reason)
+                }
+            }));
+            stopped = answered.unwrap_or_else(|panic| Some(self.panicked(&*panic))).or(stopped);
         }
     }
 
-    fn stop(&self, reason: String) -> Arc<str> {
-        let reason: Arc<str> = reason.into();
-        self.queue.poison(&reason);
+    /// A reply has panicked.
+    fn panicked(&self, panic: &(dyn Any + Send)) -> Arc<str> {
+        let reason: Arc<str> = panic_text(panic).into();
+        // So may those that are told now.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.queue.poison(&reason)));
         reason
     }
 

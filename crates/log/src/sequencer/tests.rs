@@ -649,17 +649,25 @@ fn a_failed_commit_poisons_the_handle() {
 fn epochs_are_closed_while_one_is_written() {
     let log = Failing::new();
     let given = Arc::clone(&log);
-    let bench = Bench::with(1, event_mode(), |parts| Parts { log: given, ..parts });
+    let bench = &Bench::with(1, event_mode(), |parts| Parts { log: given, ..parts });
     let gate = log.gate.lock().unwrap();
     let (first, retry, next) = std::thread::scope(|scope| {
         let first = scope.spawn(|| bench.pay(0, &[("ali", 50, 1), ("noor", 60, 2)]));
         log.wait_for_begun(1);
         let retry = scope.spawn(|| bench.pay(0, &[("ali", 50, 1), ("noor", 60, 2)]));
         let next = scope.spawn(|| bench.pay(1, &[("noor", 60, 2), ("sara", 70, 3)]));
+        let other = Arc::new(TopicSchema { name: "other".into(), ..payments(1) });
+        let taken = scope.spawn(move || {
+            let rows = batch(&other, &[payment("ali", 1, 1)]);
+            bench.handle.append(&other, from_till(0, 1), Ops::All(Op::Insert), rows)
+        });
         std::thread::sleep(Duration::from_millis(50));
         assert!(!first.is_finished() && !retry.is_finished() && !next.is_finished());
+        assert!(!taken.is_finished(), "refused for what is not durable yet");
         assert!(log.tail().is_none());
         drop(gate);
+        let taken = taken.join().unwrap();
+        assert!(matches!(taken, Err(SubmitError::SequenceOfOtherTopic { sequence: 0, .. })));
         let all = [first, retry, next].map(|thread| thread.join().unwrap().unwrap());
         let [first, retry, next] = all;
         (first, retry, next)

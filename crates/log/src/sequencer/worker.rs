@@ -11,7 +11,7 @@ use falaj_event::{Hash256, LogTime};
 use falaj_vault::{Random, Vault};
 
 use super::ahead::Ahead;
-use super::committer::{Job, panic_text, refuse};
+use super::committer::{Job, panic_text};
 use super::intake::{Intake, row_count, segments};
 use super::{Options, Parts, Stop, WallClock};
 use crate::admission::{Admission, Candidate, Closing, Refusal};
@@ -21,7 +21,7 @@ use crate::contract::LogError;
 use crate::dedup::{Claim, ClaimError, EpochClaims, Known, Newest, producer_table};
 use crate::epoch::{ClockMode, EpochEntry};
 use crate::queue::{Gathered, Pending, Queue};
-use crate::submission::{Origin, PreparedRejections, Rejections, event_times};
+use crate::submission::{Origin, PreparedRejections, Rejections, SubmitError, event_times};
 
 pub(super) struct Worker {
     ahead: Arc<Ahead>,
@@ -84,7 +84,8 @@ impl Worker {
             Err(panic) => Some(panic_text(&*panic)),
         };
         if let Some(reason) = stopped {
-            self.queue.poison(&reason.into());
+            // A reply may panic.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.queue.poison(&reason.into())));
         }
         drop(self);
         // It has caught its own panics, and told of them.
@@ -112,48 +113,50 @@ impl Worker {
     /// Closes one epoch and hands it over; returns whether there was anything to write. Answers that
     /// tell of older epochs only go the same way: those may still be on theirs.
     fn epoch(&mut self, pending: Vec<Pending>, ticked: bool) -> Result<bool, Stop> {
-        let mut intakes = self.take(pending)?;
-        let outcome = match ticked || intakes.iter().any(Intake::has_news) {
-            true => self.close(&mut intakes).map(Some),
-            false => Ok(None),
-        };
-        let closed = match outcome {
-            Ok(closed) => closed,
+        let mut job = Job::default();
+        let outcome = self.take(pending, &mut job).and_then(|()| {
+            let is_due = ticked || job.intakes.iter().any(Intake::has_news);
+            is_due.then(|| self.close(&mut job.intakes)).transpose()
+        });
+        match outcome {
+            Ok(closed) => job.closed = closed,
             Err(Stop(reason)) => {
                 let reason: Arc<str> = reason.into();
                 // The queue first: whoever is told must find the sequencer stopped.
                 self.queue.poison(&reason);
-                refuse(intakes, &reason);
+                job.stop(&reason);
                 return Err(Stop(reason.to_string()));
             }
-        };
-        let is_new = closed.is_some();
-        let sent = self.jobs.send(Job { closed, intakes });
+        }
+        let is_new = job.closed.is_some();
+        let sent = self.jobs.send(job);
         sent.map_err(|_| Stop("the thread that writes epochs is gone".to_owned()))?;
         Ok(is_new)
     }
 
-    /// Tells new sequences from old ones; answers those that cannot be taken.
-    fn take(&mut self, pending: Vec<Pending>) -> Result<Vec<Intake>, Stop> {
+    /// Tells new sequences from old ones, and what cannot be taken from what can.
+    fn take(&mut self, pending: Vec<Pending>, job: &mut Job) -> Result<(), Stop> {
         let mut claims = EpochClaims::default();
-        let mut intakes = Vec::with_capacity(pending.len());
-        for one in pending {
+        let mut pending = pending.into_iter();
+        while let Some(one) = pending.next() {
             let Origin::Producer { producer, first_sequence, sequences } = one.prepared.origin
             else {
-                intakes.push(Intake::new(one, None, Known::default()));
+                job.intakes.push(Intake::new(one, None, Known::default()));
                 continue;
             };
             let topic = one.prepared.schema.id();
             let claim = Claim { producer, topic, first_sequence, count: sequences };
             match claims.claim(&*self.ahead, &mut self.newest, claim) {
-                Ok(known) => intakes.push(Intake::new(one, Some(claim), known)),
-                Err(ClaimError::Refused(error)) => one.reply.send(Err(error)),
+                Ok(known) => job.intakes.push(Intake::new(one, Some(claim), known)),
+                Err(ClaimError::Refused(error)) => job.refused.push((one.reply, error)),
                 Err(ClaimError::Log(error)) => {
+                    let all = std::iter::once(one).chain(pending);
+                    job.refused.extend(all.map(|one| (one.reply, SubmitError::Closed)));
                     return Err(Stop::because("reading a producer's sequences")(&error));
                 }
             }
         }
-        Ok(intakes)
+        Ok(())
     }
 
     fn close(&mut self, intakes: &mut [Intake]) -> Result<ClosedEpoch, Stop> {
