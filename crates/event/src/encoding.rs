@@ -69,6 +69,8 @@ pub enum DecodeError {
     },
 }
 
+const OTHER_NAN: &str = "a NaN other than the one that is written";
+
 /// Appends a bool.
 pub fn encode_bool(value: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(&[TAG_BOOL, u8::from(value)]);
@@ -331,18 +333,29 @@ impl<'a> Reader<'a> {
             TAG_INT => Value::Int(unflip64(self.take()?)),
             TAG_UINT => Value::UInt(u64::from_be_bytes(self.take()?)),
             TAG_F32 => {
+                let at = self.at;
                 let bits = u32::from_be_bytes(self.take()?);
-                Value::Float32(f32::from_bits(match bits >> 31 {
+                let value = f32::from_bits(match bits >> 31 {
                     1 => bits & !(1 << 31),
                     _ => !bits,
-                }))
+                });
+                // Of all NaNs one is written: equal values have equal bytes.
+                if value.is_nan() && canonical_f32_bits(value) != bits {
+                    return Err(DecodeError::Payload { at, what: OTHER_NAN });
+                }
+                Value::Float32(value)
             }
             TAG_F64 => {
+                let at = self.at;
                 let bits = u64::from_be_bytes(self.take()?);
-                Value::Float64(f64::from_bits(match bits >> 63 {
+                let value = f64::from_bits(match bits >> 63 {
                     1 => bits & !(1 << 63),
                     _ => !bits,
-                }))
+                });
+                if value.is_nan() && canonical_f64_bits(value) != bits {
+                    return Err(DecodeError::Payload { at, what: OTHER_NAN });
+                }
+                Value::Float64(value)
             }
             TAG_DECIMAL => {
                 let [scale] = self.take()?;
@@ -382,6 +395,18 @@ mod tests {
     use super::*;
     use crate::{ColumnType, cells::Cells, value::to_array};
     use proptest::prelude::*;
+
+    #[test]
+    fn one_nan_is_written_and_no_other_is_read() {
+        for value in [Value::Float32(f32::NAN), Value::Float64(-f64::NAN)] {
+            let bytes = encode_row(std::slice::from_ref(&value));
+            assert_eq!(decode_row(&bytes), Ok(vec![value]));
+            let mut other = bytes.clone();
+            *other.last_mut().unwrap() ^= 1;
+            assert!(decode_row(&other).unwrap_err().to_string().contains("byte 1: a NaN other"));
+        }
+        assert!(decode_row(&[5, 0, 3, 1, 130]).is_err());
+    }
 
     #[test]
     fn the_documented_bytes() {
