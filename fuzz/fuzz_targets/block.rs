@@ -15,7 +15,7 @@ static VAULT: LazyLock<Option<Arc<Vault>>> =
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(header) = BlockHeader::decode(bytes) {
         // A header is read off a whole block: a key's name, a nonce and what is sealed follow.
-        let mut again = header.encode();
+        let mut again = header.encode().to_vec();
         again.extend_from_slice(&[0; 128]);
         assert_eq!(BlockHeader::decode(&again).ok().map(|it| it.encode()), Some(header.encode()));
     }
