@@ -30,6 +30,7 @@ use falaj_dataflow::{Engine, EpochInput, Options, TopicInput};
 use falaj_definitions::plan::ViewPlan;
 use falaj_event::{EpochChanges, LogTime, Op, StateChange, TopicSchema, ViewId};
 use falaj_node::core::{plan_set_hash, view_metas};
+use falaj_node::pump::{PumpOptions, Rhythm};
 use falaj_views::ViewStore;
 use harness::Scale;
 use harness::by_hand::{ByHand, Row};
@@ -40,10 +41,13 @@ use harness::report::{Table, Target};
 use harness::workload::{self, START_US};
 
 const EVENTS_PER_EPOCH: u64 = 1_000;
-/// As a node does.
-const CHECKPOINT_EVERY: u64 = (1 << 19) / (EVENTS_PER_EPOCH + 16);
 /// The warm-up must fill the longest window, hop included.
 const WARM_US: u64 = 25 * 3_600_000_000;
+
+/// Epochs from one checkpoint to the next, as in a node.
+fn checkpoint_every() -> u64 {
+    PumpOptions::default().checkpoint_work / (EVENTS_PER_EPOCH + Rhythm::PER_EPOCH)
+}
 
 /// What is fed.
 struct Load {
@@ -64,7 +68,7 @@ impl Load {
             meters,
             warm_epochs: (18 * meters).div_ceil(EVENTS_PER_EPOCH),
             // At full scale, two checkpoints are among them, and some compactions of each kind.
-            measured_epochs: scale.size(2 * CHECKPOINT_EVERY, 2),
+            measured_epochs: scale.size(2 * checkpoint_every(), 2),
         })
     }
 
@@ -122,7 +126,7 @@ fn engine(load: &Load, store: Option<&ViewStore>, memory: &mut Option<f64>) -> R
     let resident = resident_bytes()?;
     let engine = Engine::start(Options {
         workers: 1,
-        checkpoint_every: CHECKPOINT_EVERY,
+        checkpoint_every: checkpoint_every(),
         max_epochs_in_flight: 8,
         plans: vec![Arc::clone(&load.plan)],
         resume: None,

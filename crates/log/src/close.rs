@@ -286,7 +286,7 @@ fn place(
     Ok(placed)
 }
 
-fn row_count(rows: usize) -> u32 {
+pub(crate) fn row_count(rows: usize) -> u32 {
     u32::try_from(rows).unwrap_or(u32::MAX)
 }
 

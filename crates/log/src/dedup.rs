@@ -1,42 +1,16 @@
 //! Exactly-once: which sequences of a submission are new and what became of the others.
 //!
-//! Durable state is the log's own ([`Log::producer`]); only the newest sequences are cached. Does
-//! not know rows, nor how durable the epochs before this one are.
+//! What earlier epochs carried is the log's to tell ([`Ahead::producer`]); only the newest
+//! sequences are cached. Does not know rows, nor how durable the epochs before this one are.
 
 use std::collections::{BTreeMap, HashMap};
 
 use falaj_event::{LogTime, ProducerId, TopicId};
 
-use crate::contract::{Log, LogError, ProducerOutcome};
+use crate::ahead::Ahead;
+use crate::contract::LogError;
 use crate::epoch::{EpochEntry, ProducerEntry};
 use crate::submission::{Duplicates, SubmitError};
-
-/// What became of sequences in all epochs before the one that is being closed.
-pub(crate) trait Sequences {
-    /// As [`Log::producer`].
-    fn producer(
-        &self,
-        producer: ProducerId,
-        sequence: u64,
-    ) -> Result<Option<ProducerOutcome>, LogError>;
-
-    /// As [`Log::last_sequence`].
-    fn last_sequence(&self, producer: ProducerId) -> Result<Option<u64>, LogError>;
-}
-
-impl<L: Log> Sequences for L {
-    fn producer(
-        &self,
-        producer: ProducerId,
-        sequence: u64,
-    ) -> Result<Option<ProducerOutcome>, LogError> {
-        Log::producer(self, producer, sequence)
-    }
-
-    fn last_sequence(&self, producer: ProducerId) -> Result<Option<u64>, LogError> {
-        Log::last_sequence(self, producer)
-    }
-}
 
 /// Producers whose newest sequence is remembered; the log knows the others.
 const CACHED_PRODUCERS: usize = 100_000;
@@ -46,7 +20,7 @@ const CACHED_PRODUCERS: usize = 100_000;
 pub(crate) struct Newest(HashMap<ProducerId, Option<u64>>);
 
 impl Newest {
-    fn of(&mut self, log: &dyn Sequences, producer: ProducerId) -> Result<Option<u64>, LogError> {
+    fn of(&mut self, log: &Ahead, producer: ProducerId) -> Result<Option<u64>, LogError> {
         if let Some(newest) = self.0.get(&producer) {
             return Ok(*newest);
         }
@@ -121,7 +95,7 @@ impl EpochClaims {
     /// Says which positions of `claim` are new and takes them.
     pub(crate) fn claim(
         &mut self,
-        log: &dyn Sequences,
+        log: &Ahead,
         newest: &mut Newest,
         claim: Claim,
     ) -> Result<Known, ClaimError> {

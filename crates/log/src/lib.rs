@@ -4,6 +4,7 @@
 //! Does not know topics' definitions in files, views or the engine; sees schemas as given.
 
 pub mod admission;
+mod ahead;
 pub mod baseline;
 pub mod block;
 pub mod bytes;

@@ -20,17 +20,16 @@ use falaj_event::{Hash256, TopicSchema};
 use falaj_vault::{Random, Vault};
 
 use crate::admission::Admission;
+use crate::ahead::Ahead;
 use crate::contract::{Log, LogError};
 use crate::epoch::ClockMode;
 use crate::queue::{Command, Limits, Pending, Queue, ReplyOnce};
 use crate::submission::{Ack, Ops, Origin, Submission, SubmitError};
 
-mod ahead;
 mod committer;
 mod intake;
 mod worker;
 
-use ahead::Ahead;
 use committer::Committer;
 use worker::Worker;
 

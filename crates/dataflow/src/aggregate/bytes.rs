@@ -9,7 +9,7 @@ use falaj_event::{EventOrder, LogTime};
 
 use crate::aggregate::BadAccumulator;
 use crate::aggregate::heap::{Encoded, Heap, Object};
-use crate::aggregate::input::Repr;
+use crate::aggregate::input::{Repr, decimal_of};
 use crate::aggregate::layout::read_varint;
 use crate::aggregate::ops::{Kind, Op};
 use crate::aggregate::slots::{ORDER_WORDS, Seen, Slots};
@@ -96,7 +96,7 @@ impl Op {
 
     fn write_value(&self, seen: Seen<'_>, at: usize, out: &mut Vec<u8>) {
         match self.repr {
-            Repr::Decimal(_) => write_signed((seen.wide(at) ^ 1 << 127).cast_signed(), out),
+            Repr::Decimal(_) => write_signed(decimal_of(seen.wide(at)), out),
             Repr::Bytes => out.extend_from_slice(seen.bytes(self.object).unwrap_or(&[0])),
             Repr::Int | Repr::Timestamp => {
                 write_signed((seen.words[at] ^ 1 << 63).cast_signed().into(), out);

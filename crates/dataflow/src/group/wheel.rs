@@ -49,7 +49,7 @@ impl Wheel {
             for (time, key) in entry.remove() {
                 match time <= now {
                     true => due.push((time, key)),
-                    false => self.near.entry(time >> SLOT_BITS).or_default().push((time, key)),
+                    false => self.push(time, key),
                 }
             }
         }

@@ -1,12 +1,14 @@
 //! Deduplication against a naive model: a set of recorded sequences.
 
 use std::collections::BTreeMap as Map;
+use std::sync::Arc;
 
 use falaj_event::Hash256;
 use proptest::prelude::*;
 
 use super::*;
 use crate::bytes::Extensions;
+use crate::contract::Log;
 use crate::epoch::{ClockMode, EpochRecord, encode_producers, partitions_root, producers_hash};
 use crate::memory::MemoryLog;
 
@@ -58,7 +60,8 @@ proptest! {
         ),
         restart in 0..8_usize,
     ) {
-        let log = MemoryLog::new();
+        let log = Arc::new(MemoryLog::new());
+        let ahead = Ahead::new(log.clone());
         let mut newest = Newest::default();
         // Sequence -> (epoch, whether accepted).
         let mut model: Map<(u8, u64), (u64, bool)> = Map::new();
@@ -76,7 +79,7 @@ proptest! {
                 let hole = sequences.clone().find(|s| {
                     Some(*s) <= last && !model.contains_key(&(*producer, *s))
                 });
-                let known = match (claims.claim(&log, &mut newest, one), hole) {
+                let known = match (claims.claim(&ahead, &mut newest, one), hole) {
                     (Ok(known), None) => known,
                     (Err(ClaimError::Refused(SubmitError::SequenceNotRecorded { sequence, .. })), Some(hole)) => {
                         prop_assert_eq!(sequence, hole);

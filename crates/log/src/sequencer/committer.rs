@@ -11,8 +11,8 @@ use std::sync::mpsc::Receiver;
 use falaj_vault::Vault;
 
 use super::Stop;
-use super::ahead::Ahead;
 use super::intake::Intake;
+use crate::ahead::Ahead;
 use crate::close::ClosedEpoch;
 use crate::contract::LogError;
 use crate::queue::{Queue, ReplyOnce};

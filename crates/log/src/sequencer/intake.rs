@@ -5,7 +5,7 @@
 use falaj_event::LogTime;
 
 use crate::admission::Candidate;
-use crate::close::{Segment, rejection_segment, segment_of};
+use crate::close::{Segment, rejection_segment, row_count, segment_of};
 use crate::dedup::{Claim, Known, fate_runs, resolve_same_epoch};
 use crate::epoch::{EpochRecord, ProducerEntry};
 use crate::queue::{Pending, ReplyOnce};
@@ -143,10 +143,6 @@ impl Intake {
             .collect();
         Ack { t, epoch, appended, accepted, rejected, duplicates }
     }
-}
-
-pub(super) fn row_count(rows: usize) -> u32 {
-    u32::try_from(rows).unwrap_or(u32::MAX)
 }
 
 /// All rows of the epoch; tells each intake which segment its own rows are.

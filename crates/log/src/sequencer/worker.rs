@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use falaj_event::{Hash256, LogTime};
 use falaj_vault::{Random, Vault};
 
-use super::ahead::Ahead;
 use super::committer::{Job, panic_text};
-use super::intake::{Intake, row_count, segments};
+use super::intake::{Intake, segments};
 use super::{Options, Parts, Stop, WallClock};
 use crate::admission::{Admission, Candidate, Closing, Refusal};
+use crate::ahead::Ahead;
 use crate::clock::{Reach, choose_t};
-use crate::close::{ClosedEpoch, EpochInputs, close_epoch};
+use crate::close::{ClosedEpoch, EpochInputs, close_epoch, row_count};
 use crate::contract::LogError;
 use crate::dedup::{Claim, ClaimError, EpochClaims, Known, Newest, producer_table};
 use crate::epoch::{ClockMode, EpochEntry};
@@ -146,7 +146,7 @@ impl Worker {
             };
             let topic = one.prepared.schema.id();
             let claim = Claim { producer, topic, first_sequence, count: sequences };
-            match claims.claim(&*self.ahead, &mut self.newest, claim) {
+            match claims.claim(&self.ahead, &mut self.newest, claim) {
                 Ok(known) => job.intakes.push(Intake::new(one, Some(claim), known)),
                 Err(ClaimError::Refused(error)) => job.refused.push((one.reply, error)),
                 Err(ClaimError::Log(error)) => {

@@ -12,18 +12,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use falaj_event::{ProducerId, TopicId};
 
 use crate::contract::{Log, LogError, ProducerOutcome};
-use crate::dedup::Sequences;
 use crate::epoch::EpochEntry;
 
 /// See the module's documentation.
-pub(super) struct Ahead {
+pub(crate) struct Ahead {
     log: Arc<dyn Log>,
     /// Closed and perhaps not committed yet, the oldest first.
     closed: Mutex<VecDeque<Arc<EpochEntry>>>,
 }
 
 impl Ahead {
-    pub(super) fn new(log: Arc<dyn Log>) -> Self {
+    pub(crate) fn new(log: Arc<dyn Log>) -> Self {
         Self { log, closed: Mutex::default() }
     }
 
@@ -33,22 +32,22 @@ impl Ahead {
     }
 
     /// The log itself.
-    pub(super) fn log(&self) -> &dyn Log {
+    pub(crate) fn log(&self) -> &dyn Log {
         &*self.log
     }
 
     /// Takes note of the next epoch.
-    pub(super) fn closed(&self, entry: Arc<EpochEntry>) {
+    pub(crate) fn closed(&self, entry: Arc<EpochEntry>) {
         self.entries().push_back(entry);
     }
 
     /// Forgets the oldest epoch, which the log has now.
-    pub(super) fn committed(&self) {
+    pub(crate) fn committed(&self) {
         self.entries().pop_front();
     }
 
     /// The offset that the next event of this partition will have.
-    pub(super) fn next_offset(&self, topic: TopicId, partition: u32) -> u64 {
+    pub(crate) fn next_offset(&self, topic: TopicId, partition: u32) -> u64 {
         let of = |entry: &Arc<EpochEntry>| {
             let mut parts = entry.partitions.iter();
             parts.find(|part| (part.topic, part.partition) == (topic, partition)).cloned()
@@ -60,10 +59,9 @@ impl Ahead {
             None => self.log.next_offset(topic, partition),
         }
     }
-}
 
-impl Sequences for Ahead {
-    fn producer(
+    /// As [`Log::producer`].
+    pub(crate) fn producer(
         &self,
         producer: ProducerId,
         sequence: u64,
@@ -80,7 +78,8 @@ impl Sequences for Ahead {
         }
     }
 
-    fn last_sequence(&self, producer: ProducerId) -> Result<Option<u64>, LogError> {
+    /// As [`Log::last_sequence`].
+    pub(crate) fn last_sequence(&self, producer: ProducerId) -> Result<Option<u64>, LogError> {
         let of = |entry: &Arc<EpochEntry>| {
             let runs = entry.producers.iter().filter(|run| run.producer == producer);
             runs.map(|run| run.last_sequence()).max()
