@@ -11,6 +11,7 @@
 mod bytes;
 mod heap;
 mod input;
+mod integers;
 mod layout;
 mod numbers;
 mod ops;

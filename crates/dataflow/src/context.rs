@@ -87,18 +87,12 @@ impl Context {
 
     pub(crate) fn emit_rows(&self, tick: &Tick, rows: Vec<RowChange>) {
         if !tick.hydrate && !rows.is_empty() {
-            let mut parts = self.parts.borrow_mut();
-            let target = &mut parts.entry(tick.t).or_default().rows;
-            if target.is_empty() {
-                *target = rows;
-            } else {
-                target.extend(rows);
-            }
+            append(&mut self.parts.borrow_mut().entry(tick.t).or_default().rows, rows);
         }
     }
 
-    pub(crate) fn emit_state(&self, tick: &Tick, state: impl IntoIterator<Item = StateChange>) {
-        self.parts.borrow_mut().entry(tick.t).or_default().state.extend(state);
+    pub(crate) fn emit_state(&self, tick: &Tick, state: Vec<StateChange>) {
+        append(&mut self.parts.borrow_mut().entry(tick.t).or_default().state, state);
     }
 
     /// Remembers the first failure; the worker stops at its next turn.
@@ -116,6 +110,14 @@ impl Context {
 
     pub(crate) fn failure(&self) -> Option<EngineError> {
         self.failure.borrow().clone()
+    }
+}
+
+/// Appends `more`, which mostly is all that there is and large.
+pub(crate) fn append<T>(all: &mut Vec<T>, more: Vec<T>) {
+    match all.is_empty() {
+        true => *all = more,
+        false => all.extend(more),
     }
 }
 

@@ -1,14 +1,13 @@
 //! The last stage of a view: results of keys to output rows in canonical bytes.
 //!
-//! Why it exists: most output columns are results passed on as they are. Those are encoded straight
-//! from values; only what is computed goes through columns and the vectorised program, where all
+//! Why it exists: most output columns are results passed on as they are. Those are copied; only what is computed goes through columns and the vectorised program, where all
 //! results of an epoch are gathered first. Does not know where results come from.
 
 use std::sync::Arc;
 
 use falaj_definitions::plan::{Shape, ViewPlan};
 use falaj_definitions::program::Evaluated;
-use falaj_event::encoding::{decode_value, encode_value};
+use falaj_event::encoding::{TAG_ERROR, decode_value};
 use falaj_event::foretold::Foretelling;
 use falaj_event::{EventTime, RowChange, Value, ViewId, ViewRow};
 
@@ -17,6 +16,7 @@ use crate::columns::{Columns, Computed};
 use crate::error::EngineError;
 use crate::group::Given;
 use crate::metrics::Metrics;
+use crate::values::{ValueList, Values};
 
 /// Runs a view's `finish` program: [`Self::give`] it the results of an epoch, then [`Self::finish`].
 pub(crate) struct Finisher {
@@ -48,7 +48,7 @@ struct Rules {
 struct Gathered {
     results: Vec<Gathering>,
     keys: Vec<u8>,
-    values: Vec<Value>,
+    values: ValueList,
 }
 
 /// One of them: where its key begins, and what it is.
@@ -83,7 +83,7 @@ struct Rows {
 struct Source<'a> {
     key: &'a [u8],
     ranges: &'a [(u32, u32)],
-    values: &'a [Value],
+    values: Values<'a>,
 }
 
 impl Source<'_> {
@@ -95,7 +95,7 @@ impl Source<'_> {
     fn value(&self, column: usize) -> Value {
         match self.key_cell(column) {
             Some(cell) => decode_value(cell).map_or(Value::Error, |(value, _)| value),
-            None => self.values[column - self.ranges.len()].clone(),
+            None => self.values.value(column - self.ranges.len()),
         }
     }
 
@@ -105,9 +105,9 @@ impl Source<'_> {
             out.extend_from_slice(cell);
             return false;
         }
-        let value = &self.values[column - self.ranges.len()];
-        encode_value(value, out);
-        matches!(value, Value::Error)
+        let value = self.values.encoded(column - self.ranges.len());
+        out.extend_from_slice(value);
+        *value == [TAG_ERROR]
     }
 }
 
@@ -155,19 +155,19 @@ impl Finisher {
     /// Takes a result: the values that `finish` reads after the key's columns (all of them, in a view
     /// that computes rows one by one). What comes later follows the row that it is foretold of.
     pub(crate) fn give(&mut self, key: &[u8], given: &Given<'_>) -> Result<(), EngineError> {
-        let (kind, values): (Kind, &[Value]) = match *given {
+        let (kind, values) = match *given {
             Given::Row(time, values) => (Kind::Row(time), values),
             Given::Later(time, values, new) if !self.rules.computes => {
                 self.rows.foretell(&self.rules, time, values, new);
                 return Ok(());
             }
             Given::Later(time, values, _) => (Kind::Later(time), values),
-            Given::Gone => (Kind::Gone, &[]),
+            Given::Gone => (Kind::Gone, Values::NONE),
         };
         if self.rules.computes {
             self.gathered.results.push(Gathering { key: self.gathered.keys.len(), kind });
             self.gathered.keys.extend_from_slice(key);
-            self.gathered.values.extend_from_slice(values);
+            self.gathered.values.extend(values);
             return Ok(());
         }
         let Self { plan, rules, rows, .. } = self;
@@ -209,16 +209,16 @@ impl Finisher {
 struct Finding<'a> {
     key: &'a [u8],
     kind: Kind,
-    values: &'a [Value],
+    values: Values<'a>,
 }
 
 impl Gathered {
     /// The results, with `width` values for each row.
     fn iter(&self, width: usize) -> impl Iterator<Item = Finding<'_>> {
         let ends = self.results.iter().skip(1).map(|next| next.key).chain([self.keys.len()]);
-        let mut values = self.values.as_slice();
+        let mut values = self.values.all();
         self.results.iter().zip(ends).map(move |(result, end)| {
-            let own = if matches!(result.kind, Kind::Gone) { 0 } else { width.min(values.len()) };
+            let own = if matches!(result.kind, Kind::Gone) { 0 } else { width };
             let (own, rest) = values.split_at(own);
             values = rest;
             Finding { key: &self.keys[result.key..end], kind: result.kind, values: own }
@@ -235,7 +235,7 @@ impl Rules {
     fn source<'a>(
         &self,
         key: &'a [u8],
-        values: &'a [Value],
+        values: Values<'a>,
         ranges: &'a mut Vec<(u32, u32)>,
     ) -> Result<Source<'a>, EngineError> {
         ranges.clear();
@@ -337,14 +337,14 @@ impl Rows {
     }
 
     /// Adds what will come of the row added last: `new` are the values that change.
-    fn foretell(&mut self, rules: &Rules, time: EventTime, values: &[Value], new: &[usize]) {
+    fn foretell(&mut self, rules: &Rules, time: EventTime, values: Values<'_>, new: &[usize]) {
         let Self { telling: Some(telling), changed, foretold, .. } = self else { return };
         changed.clear();
         changed.extend(new.iter().flat_map(|value| &rules.passing[*value]));
         changed.sort_unstable();
         let encode = |output: usize, out: &mut Vec<u8>| {
-            let value = rules.passed[output].and_then(|at| values.get(at - rules.key_width));
-            encode_value(value.unwrap_or(&Value::Error), out);
+            let at = rules.passed[output].map_or(usize::MAX, |at| at - rules.key_width);
+            out.extend_from_slice(values.encoded(at));
         };
         telling.push_columns(time, changed, encode, foretold);
     }

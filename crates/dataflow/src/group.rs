@@ -22,13 +22,14 @@ mod sweep;
 mod warm;
 mod wheel;
 
-use falaj_event::{EventOrder, EventTime, LogTime, Value, key_hash};
+use falaj_event::{EventOrder, EventTime, LogTime, key_hash};
 use hashbrown::HashTable;
 
 use crate::aggregate::Parsed;
 use crate::group::key::{Cells, KeyState};
 use crate::group::plan::Compiled;
 use crate::group::wheel::Wheel;
+use crate::values::Values;
 
 pub use crate::group::key::KeyBytes;
 pub use crate::group::plan::GroupPlan;
@@ -59,7 +60,7 @@ pub struct GroupRow {
     /// Event time of the key's latest event.
     pub latest_event_time: EventTime,
     /// Bare columns, then aggregates, in the plan's order.
-    pub values: Vec<Value>,
+    pub values: Vec<falaj_event::Value>,
 }
 
 /// A key whose values may have changed.
@@ -71,16 +72,16 @@ pub struct GroupOutput {
     /// Its row; `None` when every event of the key has been retracted.
     pub row: Option<GroupRow>,
     /// What time will make of the row's values, in order of time.
-    pub later: Vec<(EventTime, Vec<Value>)>,
+    pub later: Vec<(EventTime, Vec<falaj_event::Value>)>,
 }
 
 /// What is said of a key whose values may have changed.
 pub enum Given<'a> {
     /// Its latest event time and its values.
-    Row(EventTime, &'a [Value]),
+    Row(EventTime, Values<'a>),
     /// The values that the row just given will have from this time on, and which of them are other
     /// than before (their indexes, ascending).
-    Later(EventTime, &'a [Value], &'a [usize]),
+    Later(EventTime, Values<'a>, &'a [usize]),
     /// Every event of the key has been retracted.
     Gone,
 }

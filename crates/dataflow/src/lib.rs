@@ -23,6 +23,7 @@ mod source;
 mod state;
 mod table;
 pub mod training;
+mod values;
 mod view;
 
 pub use engine::{Engine, Options, Resume};

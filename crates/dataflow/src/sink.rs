@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use falaj_event::{EpochChanges, LogTime, RowChange, StateChange};
 
-use crate::context::Part;
+use crate::context::{Part, append};
 use crate::error::EngineError;
 
 /// See the module's documentation.
@@ -78,13 +78,9 @@ impl Desk {
     pub(crate) fn hand_in(&self, t: u64, part: Part) -> bool {
         let mut inner = self.lock();
         let Some(assembly) = inner.epochs.get_mut(&t) else { return false };
-        if assembly.rows.is_empty() {
-            assembly.rows = part.rows;
-        } else {
-            assembly.rows.extend(part.rows);
-        }
+        append(&mut assembly.rows, part.rows);
         if let Some(checkpoint) = &mut assembly.checkpoint {
-            checkpoint.extend(part.state);
+            append(checkpoint, part.state);
         }
         assembly.missing = assembly.missing.saturating_sub(1);
         let complete = assembly.missing == 0;

@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use arrow::record_batch::RecordBatch;
 use falaj_definitions::plan::{Shape, Source, ViewPlan};
 use falaj_definitions::program::{ErrorMask, Evaluated};
-use falaj_event::encoding::decode_row;
-use falaj_event::{EventOrder, EventTime, LogTime, RowChange, TopicKind, Value, ViewRow, key_hash};
+use falaj_event::{EventOrder, EventTime, LogTime, RowChange, TopicKind, ViewRow, key_hash};
 
 use crate::columns::{Columns, Computed};
 use crate::context::{Context, Logic, Route, Tick, consolidate, each_tick};
@@ -23,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::row::{Bytes, Change, Row, Rows};
 use crate::state::{Restored, Space};
 use crate::table::RowStore;
+use crate::values::ValueList;
 
 /// Runs a view's `prepare` program and cuts its result into (key, cells).
 pub(crate) struct Preparer {
@@ -316,12 +316,14 @@ pub(crate) fn per_row_view<'scope>(
 ) -> Result<Rows<'scope>, EngineError> {
     let mut output = parts.output()?;
     let name = format!("{} rows", parts.plan.name);
-    let context = Rc::clone(parts.context);
     let logic: Logic = Box::new(move |tick: &Tick, mut rows, out| {
         consolidate(&mut rows);
-        for (key, row) in context.check(newest_per_key(rows)) {
+        for (key, row) in newest_per_key(rows) {
             match &row {
-                Some((time, values)) => output.give(&key, &Given::Row(*time, values)),
+                Some((time, cells)) => {
+                    let values = ValueList::of_row(cells);
+                    output.give(&key, &Given::Row(*time, values.all()));
+                }
                 None => output.give(&key, &Given::Gone),
             }
         }
@@ -330,24 +332,20 @@ pub(crate) fn per_row_view<'scope>(
     Ok(each_tick(rows, Route::Key, &name, parts.context, logic))
 }
 
-/// A key, and its row if it has one.
-type Newest = (Bytes, Option<(EventTime, Vec<Value>)>);
+/// A key, and its row's time and cells if it has one.
+type Newest = (Bytes, Option<(EventTime, Bytes)>);
 
 /// Of each key whose rows changed, the row that there is now.
-fn newest_per_key(rows: Vec<(Row, isize)>) -> Result<Vec<Newest>, EngineError> {
+fn newest_per_key(rows: Vec<(Row, isize)>) -> Vec<Newest> {
     let mut results: Vec<Newest> = Vec::new();
     // Sorted by key: the changes of one key are neighbours.
     for (row, diff) in rows {
         if results.last().is_none_or(|last| last.0 != row.key) {
             results.push((row.key.clone(), None));
         }
-        if diff > 0 {
-            let values =
-                decode_row(&row.cells).map_err(|error| EngineError::rows("a view's row", error))?;
-            if let Some(last) = results.last_mut() {
-                last.1 = Some((row.order.event_time, values));
-            }
+        if let Some(last) = results.last_mut().filter(|_| diff > 0) {
+            last.1 = Some((row.order.event_time, row.cells));
         }
     }
-    Ok(results)
+    results
 }

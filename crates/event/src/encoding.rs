@@ -77,15 +77,14 @@ pub fn encode_bool(value: bool, out: &mut Vec<u8>) {
 }
 
 /// Appends a signed integer.
+#[inline]
 pub fn encode_int(value: i64, out: &mut Vec<u8>) {
-    out.push(TAG_INT);
-    out.extend_from_slice(&flip64(value));
+    tagged(TAG_INT, flip64(value), out);
 }
 
 /// Appends an unsigned integer.
 pub fn encode_uint(value: u64, out: &mut Vec<u8>) {
-    out.push(TAG_UINT);
-    out.extend_from_slice(&value.to_be_bytes());
+    tagged(TAG_UINT, value.to_be_bytes(), out);
 }
 
 /// Appends a float32.
@@ -95,15 +94,18 @@ pub fn encode_f32(value: f32, out: &mut Vec<u8>) {
 }
 
 /// Appends a float64.
+#[inline]
 pub fn encode_f64(value: f64, out: &mut Vec<u8>) {
-    out.push(TAG_F64);
-    out.extend_from_slice(&canonical_f64_bits(value).to_be_bytes());
+    tagged(TAG_F64, canonical_f64_bits(value).to_be_bytes(), out);
 }
 
 /// Appends a decimal.
+#[inline]
 pub fn encode_decimal(unscaled: i128, scale: u8, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[TAG_DECIMAL, scale]);
-    out.extend_from_slice(&(unscaled.cast_unsigned() ^ (1 << 127)).to_be_bytes());
+    let mut bytes = [scale; 18];
+    bytes[0] = TAG_DECIMAL;
+    bytes[2..].copy_from_slice(&(unscaled.cast_unsigned() ^ (1 << 127)).to_be_bytes());
+    out.extend_from_slice(&bytes);
 }
 
 /// Appends a string.
@@ -125,9 +127,9 @@ pub fn encode_date(days: i32, out: &mut Vec<u8>) {
 }
 
 /// Appends a timestamp.
+#[inline]
 pub fn encode_timestamp(micros: i64, out: &mut Vec<u8>) {
-    out.push(TAG_TIMESTAMP);
-    out.extend_from_slice(&flip64(micros));
+    tagged(TAG_TIMESTAMP, flip64(micros), out);
 }
 
 /// Appends any value.
@@ -252,6 +254,14 @@ pub fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+/// Appends both at once.
+#[inline]
+fn tagged(tag: u8, payload: [u8; 8], out: &mut Vec<u8>) {
+    let mut bytes = [tag; 9];
+    bytes[1..].copy_from_slice(&payload);
+    out.extend_from_slice(&bytes);
 }
 
 fn flip64(value: i64) -> [u8; 8] {

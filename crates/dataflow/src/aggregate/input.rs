@@ -56,6 +56,23 @@ impl Repr {
         }
     }
 
+    /// Whether a value's canonical encoding is a tag and its 8 order-preserving bytes.
+    pub(crate) fn is_8_bytes(self) -> bool {
+        matches!(self, Self::Int | Self::UInt | Self::Float64 | Self::Timestamp)
+    }
+
+    /// Appends the value whose order-preserving bits are `word` in canonical encoding.
+    #[inline]
+    pub(crate) fn encode(self, word: u64, out: &mut Vec<u8>) {
+        match self {
+            Self::Int => encoding::encode_int((word ^ 1 << 63).cast_signed(), out),
+            Self::UInt => encoding::encode_uint(word, out),
+            Self::Float64 => encoding::encode_f64(f64_of(word), out),
+            Self::Timestamp => encoding::encode_timestamp((word ^ 1 << 63).cast_signed(), out),
+            _ => encoding::encode_value(&self.value(word), out),
+        }
+    }
+
     /// The value whose order-preserving bits are `word`.
     pub(crate) fn value(self, word: u64) -> Value {
         let signed = (word ^ 1 << 63).cast_signed();

@@ -9,6 +9,7 @@ use falaj_event::encoding::write_varint;
 
 use crate::aggregate::BadAccumulator;
 use crate::aggregate::input::{Event, Lane, Presence, Repr};
+use crate::aggregate::integers::Integers;
 use crate::aggregate::ops::{Kind, Op};
 use crate::aggregate::render::Output;
 use crate::aggregate::slots::{Seen, Slots};
@@ -19,6 +20,9 @@ struct LaneSlots {
     lane: usize,
     at: usize,
     ops: Range<usize>,
+    integers: Option<Integers>,
+    /// Behind its last word.
+    end: usize,
 }
 
 /// The slots of one frame (or of all windows over one hop grid).
@@ -114,7 +118,9 @@ impl Layout {
             self.empty.extend(std::iter::repeat_n(fill, words));
             self.objects += objects;
         }
-        self.lanes.push(LaneSlots { lane, at, ops: first..self.ops.len() });
+        let ops = first..self.ops.len();
+        let integers = Integers::of(&self.ops, ops.clone());
+        self.lanes.push(LaneSlots { lane, at, ops, integers, end: self.empty.len() });
     }
 
     /// The words of an accumulator that has seen nothing.
@@ -153,6 +159,10 @@ impl Layout {
                 Presence::Present => {}
             }
             slots.words[lane.at] += 1;
+            if let Some(integers) = &lane.integers {
+                integers.add(slots, parsed.word);
+                continue;
+            }
             for op in &self.ops[lane.ops.clone()] {
                 op.add(slots, parsed, event);
             }
@@ -196,6 +206,10 @@ impl Layout {
             if count == 0 {
                 continue;
             }
+            if let Some(integers) = &lane.integers {
+                integers.merge(slots, source);
+                continue;
+            }
             for op in &self.ops[lane.ops.clone()] {
                 op.merge(slots, source);
             }
@@ -214,6 +228,16 @@ impl Layout {
             }
             slots.words[lane.at] = slots.words[lane.at].saturating_sub(count);
             let emptied = slots.words[lane.at] == 0;
+            if let Some(integers) = &lane.integers {
+                match emptied {
+                    true => {
+                        let own = lane.at + 2..lane.end;
+                        slots.words[own.clone()].copy_from_slice(&self.empty[own]);
+                    }
+                    false => integers.subtract(slots, source, stale),
+                }
+                continue;
+            }
             for index in lane.ops.clone() {
                 let op = &self.ops[index];
                 if emptied {

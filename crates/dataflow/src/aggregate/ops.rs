@@ -409,8 +409,20 @@ impl Op {
                     }
                 }
             }
+            Kind::Min if self.is_one_word() => {
+                let words = parts.map(|part| part.words[self.at]);
+                slots.words[self.at] = words.fold(u64::MAX, u64::min);
+            }
+            Kind::Max if self.is_one_word() => {
+                let words = parts.map(|part| part.words[self.at]);
+                slots.words[self.at] = words.fold(0, u64::max);
+            }
             _ => parts.for_each(|part| self.merge(slots, part)),
         }
+    }
+
+    fn is_one_word(&self) -> bool {
+        !matches!(self.repr, Repr::Decimal(_) | Repr::Bytes)
     }
 }
 

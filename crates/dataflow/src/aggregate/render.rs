@@ -30,6 +30,19 @@ pub(crate) struct Output {
     count_at: usize,
     op: Option<Op>,
     squares: Option<Op>,
+    quick: Option<Quick>,
+}
+
+/// An answer that is a few words, and where they are.
+#[derive(Clone, Copy, Debug)]
+enum Quick {
+    Count,
+    /// Order-preserving bits of an 8-byte value.
+    Word(usize),
+    /// A sum of integers.
+    Sum(usize, Decimal),
+    /// Its mean.
+    Mean(usize),
 }
 
 impl Output {
@@ -64,7 +77,36 @@ impl Output {
             _ => None,
         };
         let squares = find(&|kind| kind == Kind::Squares);
-        Self { function: call.function, repr, decimal, count_at, op, squares }
+        let quick = Quick::of(call.function, op, decimal);
+        Self { function: call.function, repr, decimal, count_at, op, squares, quick }
+    }
+
+    /// Appends the aggregate's value in canonical encoding.
+    #[inline]
+    pub(crate) fn encode(&self, seen: Seen<'_>, out: &mut Vec<u8>) {
+        let (count, errors) = (seen.words[self.count_at], seen.words[self.count_at + 1]);
+        match self.quick {
+            Some(Quick::Count) if errors == 0 => encoding::encode_int(bounded(count), out),
+            Some(_) if errors == 0 && count == 0 => out.push(encoding::TAG_NULL),
+            Some(Quick::Word(at)) if errors == 0 => self.repr.encode(seen.words[at], out),
+            Some(Quick::Sum(at, decimal)) if errors == 0 => {
+                match fits(seen.wide(at).cast_signed(), decimal.limit) {
+                    Some(sum) => encoding::encode_decimal(sum, decimal.scale, out),
+                    None => out.push(encoding::TAG_ERROR),
+                }
+            }
+            Some(Quick::Mean(at)) if errors == 0 => {
+                let mean = match i64::try_from(seen.wide(at).cast_signed()) {
+                    // Both are exact, so this is one rounding.
+                    Ok(sum) if sum.unsigned_abs() < EXACT_F64 && count < EXACT_F64 => {
+                        sum as f64 / count as f64
+                    }
+                    _ => sum_of_integers(seen, at).quotient(count),
+                };
+                encoding::encode_f64(mean, out);
+            }
+            _ => encoding::encode_value(&self.render(seen), out),
+        }
     }
 
     /// The aggregate's value.
@@ -130,7 +172,7 @@ impl Output {
             None => {
                 let count = divisor.unwrap_or(1);
                 Value::Float64(match op.kind {
-                    Kind::IntegerSum => integer_sum(seen, op).quotient(count),
+                    Kind::IntegerSum => sum_of_integers(seen, op.at).quotient(count),
                     _ if seen.objects[op.object].is_none() => {
                         ExactSum::from_parts(seen.inline(op.at), None).quotient(count)
                     }
@@ -155,7 +197,7 @@ impl Output {
     fn moments(&self, seen: Seen<'_>, op: Op, count: u64, sample: bool, root: bool) -> Value {
         let Some(squares) = self.squares else { return Value::Error };
         let sum = match op.kind {
-            Kind::IntegerSum => integer_sum(seen, op),
+            Kind::IntegerSum => sum_of_integers(seen, op.at),
             _ => seen.sum(op.at, op.object),
         };
         let squares = seen.sum(squares.at, squares.object);
@@ -173,6 +215,30 @@ impl Output {
     }
 }
 
+/// Whole numbers below this are exact in an f64.
+const EXACT_F64: u64 = 1 << 53;
+
+impl Quick {
+    fn of(function: AggregateFunction, op: Option<Op>, decimal: Option<Decimal>) -> Option<Self> {
+        let op = match (function, op) {
+            (AggregateFunction::CountRows | AggregateFunction::Count, _) => {
+                return Some(Self::Count);
+            }
+            (_, op) => op?,
+        };
+        match (function, op.kind, decimal) {
+            (AggregateFunction::Min | AggregateFunction::Max, _, _) if op.repr.is_8_bytes() => {
+                Some(Self::Word(op.at))
+            }
+            (AggregateFunction::Sum, Kind::IntegerSum, Some(decimal)) if decimal.scale == 0 => {
+                Some(Self::Sum(op.at, decimal))
+            }
+            (AggregateFunction::Avg, Kind::IntegerSum, None) => Some(Self::Mean(op.at)),
+            _ => None,
+        }
+    }
+}
+
 /// A sum of integers that fits i128.
 fn small_sum(seen: Seen<'_>, op: Op) -> Option<i128> {
     if op.kind == Kind::IntegerSum {
@@ -186,13 +252,17 @@ fn fits(unscaled: i128, limit: u128) -> Option<i128> {
     (unscaled.unsigned_abs() < limit).then_some(unscaled)
 }
 
-fn integer_sum(seen: Seen<'_>, op: Op) -> ExactSum {
-    let mantissa = seen.wide(op.at).cast_signed();
+fn sum_of_integers(seen: Seen<'_>, at: usize) -> ExactSum {
+    let mantissa = seen.wide(at).cast_signed();
     ExactSum::from_parts(Inline { mantissa, exponent: 0 }, None)
 }
 
+fn bounded(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 fn int(count: u64) -> Value {
-    Value::Int(i64::try_from(count).unwrap_or(i64::MAX))
+    Value::Int(bounded(count))
 }
 
 fn object(seen: Seen<'_>, op: Op) -> Option<&Heap> {

@@ -67,8 +67,25 @@ impl OneFrame {
         Seen { words: &self.words, objects: &self.objects }
     }
 
+    /// What the aggregates answer, which is what they write.
     fn values(&self) -> Vec<Value> {
-        self.outputs.iter().map(|output| output.render(self.seen())).collect()
+        let values: Vec<Value> =
+            self.outputs.iter().map(|output| output.render(self.seen())).collect();
+        let mut bytes = Vec::new();
+        self.outputs.iter().for_each(|output| output.encode(self.seen(), &mut bytes));
+        assert_eq!(bytes, encode_row(&values));
+        values
+    }
+
+    /// Merges or subtracts another one's contents; says which operators are stale then.
+    fn combine(&mut self, other: &Self, subtract: bool) -> Vec<usize> {
+        let (slots, mut stale) =
+            (&mut Slots { words: &mut self.words, objects: &mut self.objects }, Vec::new());
+        match subtract {
+            true => self.layout.subtract(slots, other.seen(), &mut stale),
+            false => self.layout.merge(slots, other.seen()),
+        }
+        stale
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -216,6 +233,53 @@ fn integer_sums_reach_beyond_64_bits() {
     frame.add(Value::UInt(u64::MAX - 3));
     // (0 + 0 + 9)/3 − 1 = 2
     assert_eq!(frame.values()[2], Value::Float64(2.0));
+}
+
+#[test]
+fn integers_are_counted_summed_and_compared_at_their_limits() {
+    let functions = |input: &ColumnType| {
+        [
+            (AggregateFunction::Count, ColumnType::Int64),
+            (AggregateFunction::Sum, ColumnType::Decimal { precision: 19, scale: 0 }),
+            (AggregateFunction::Avg, ColumnType::Float64),
+            (AggregateFunction::Min, input.clone()),
+            (AggregateFunction::Max, input.clone()),
+        ]
+    };
+    let decimal = |sum: i128| Value::Decimal(sum, 0);
+    let mut signed = OneFrame::new(&ColumnType::Int64, &functions(&ColumnType::Int64));
+    assert_eq!(signed.values()[1..], vec![Value::Null; 4]);
+    signed.add(Value::Int((1 << 53) + 1));
+    let large = Value::Int((1 << 53) + 1);
+    let one = [decimal((1 << 53) + 1), Value::Float64(9_007_199_254_740_992.0)];
+    assert_eq!(signed.values()[1..], [one.to_vec(), vec![large.clone(), large.clone()]].concat());
+    signed.add(Value::Int(-4));
+    let mean = Value::Float64(4_503_599_627_370_494.5);
+    assert_eq!(signed.values()[2..], [mean, Value::Int(-4), large]);
+    // Two of the greatest are more than 19 digits.
+    signed.add(Value::Int(i64::MAX));
+    signed.add(Value::Int(i64::MAX));
+    assert_eq!(signed.values()[1], Value::Error);
+
+    let unsigned = |inputs: &[u64]| {
+        let mut frame = OneFrame::new(&ColumnType::UInt64, &functions(&ColumnType::UInt64));
+        inputs.iter().for_each(|input| frame.add(Value::UInt(*input)));
+        frame
+    };
+    let (part, rest) = (unsigned(&[7, 9]), unsigned(&[3, 8]));
+    let mut both = unsigned(&[3, 8]);
+    assert!(both.combine(&part, false).is_empty());
+    assert_eq!(both.values(), unsigned(&[3, 8, 7, 9]).values());
+    // The greatest may have been that of the part, the least cannot.
+    let stale = both.combine(&part, true);
+    assert_eq!(stale.len(), 1);
+    assert_eq!(both.values()[..4], rest.values()[..4]);
+    let slots = &mut Slots { words: &mut both.words, objects: &mut both.objects };
+    both.layout.refold(stale[0], slots, std::iter::once(rest.seen()));
+    assert_eq!((both.values(), both.bytes()), (rest.values(), rest.bytes()));
+    assert!(both.combine(&rest, true).is_empty());
+    assert_eq!(both.bytes(), unsigned(&[]).bytes());
+    assert_eq!(both.words, unsigned(&[]).words);
 }
 
 #[test]

@@ -8,11 +8,12 @@
 //!
 //! Does not know how a row is stored or read.
 
-use falaj_event::{EventTime, Value, key_hash};
+use falaj_event::{EventTime, key_hash};
 
 use crate::aggregate::{Object, Slots};
 use crate::group::key::KeyState;
 use crate::group::plan::Compiled;
+use crate::values::{ValueList, Values};
 
 /// Changes that a row foretells at most.
 const MOST_FORETOLD: usize = 4;
@@ -48,8 +49,8 @@ impl KeyState {
         plan: &Compiled,
         now: EventTime,
         ahead: &mut Ahead,
-        values: &mut [Value],
-        mut later: impl FnMut(EventTime, &[Value], &[usize]),
+        values: &mut ValueList,
+        mut later: impl FnMut(EventTime, Values<'_>, &[usize]),
     ) {
         let horizon = match self.told_at {
             i64::MIN => i64::MAX,
@@ -71,7 +72,7 @@ impl KeyState {
                 }
             }
             ahead.changed.sort_unstable();
-            later(next, values, &ahead.changed);
+            later(next, values.all(), &ahead.changed);
             (last, told) = (next, told + 1);
         };
         self.told_all = next == i64::MAX;
@@ -110,7 +111,7 @@ impl KeyState {
     }
 
     /// Takes the next tile out of one window, and says what its values are then.
-    fn cross(&self, plan: &Compiled, ahead: &mut Ahead, index: usize, values: &mut [Value]) {
+    fn cross(&self, plan: &Compiled, ahead: &mut Ahead, index: usize, values: &mut ValueList) {
         let Ahead { words, objects, stale, edges, changed } = ahead;
         let edge = &mut edges[index];
         let (grid, ring) = (&plan.grids[edge.grid], &self.rings[edge.grid]);
@@ -131,9 +132,8 @@ impl KeyState {
             false => grid.leave(ring.tile(shape, edge.tile), window),
         };
         for call in &window.calls {
-            let (at, value) = (plan.bare.len() + call, plan.calls[*call].1.render(totals.seen()));
-            if values[at] != value {
-                values[at] = value;
+            let (at, output) = (plan.bare.len() + call, &plan.calls[*call].1);
+            if values.replace_with(at, |out| output.encode(totals.seen(), out)) {
                 changed.push(at);
             }
         }

@@ -67,10 +67,12 @@ impl Ring {
         self.records[self.start(shape, index)].cast_signed()
     }
 
-    /// Reads a word of the first and of the last tile.
+    /// Reads the ends of the first and of the last tile, which may lie across lines of the cache.
     pub(crate) fn touch(&self, shape: Shape) -> u64 {
-        let first = self.records.get(self.head * shape.stride()).copied().unwrap_or_default();
-        first.wrapping_add(self.records.last().copied().unwrap_or_default())
+        let (stride, first) = (shape.stride(), self.head * shape.stride());
+        let places = [first, first + stride - 1, self.records.len().wrapping_sub(stride)];
+        let words = places.into_iter().filter_map(|at| self.records.get(at));
+        words.chain(self.records.last()).fold(0, |sum, word| sum.wrapping_add(*word))
     }
 
     /// How many tiles have numbers up to `tile`.

@@ -2,7 +2,8 @@
 //!
 //! Does not know how state changes.
 
-use falaj_event::{EventTime, Value, encoding};
+use falaj_event::EventTime;
+use falaj_event::encoding::{TAG_ERROR, TAG_NULL};
 
 use crate::aggregate::{Event, Object, Seen, Slots};
 use crate::group::key::KeyState;
@@ -10,6 +11,7 @@ use crate::group::plan::{Compiled, Place};
 use crate::group::{Given, GroupCore, WARM_TOGETHER};
 #[cfg(test)]
 use crate::group::{GroupOutput, GroupRow};
+use crate::values::ValueList;
 
 /// The slots of a frame filled for one row.
 struct Filled {
@@ -19,7 +21,7 @@ struct Filled {
 
 impl KeyState {
     /// Appends the values of the key's row and returns its latest event time, if it has events.
-    pub(super) fn row(&self, plan: &Compiled, values: &mut Vec<Value>) -> Option<EventTime> {
+    pub(super) fn row(&self, plan: &Compiled, values: &mut ValueList) -> Option<EventTime> {
         let latest_event_time = match self.latest {
             Some(latest) => latest,
             None => self.permanent.max(self.events.last_time())?,
@@ -35,10 +37,9 @@ impl KeyState {
                 Place::Lifetime { grid: index } => {
                     let (grid, ring) = (&plan.grids[index], &self.rings[index]);
                     if ring.len() == 0 {
-                        values.push(output.render(Seen {
-                            words: grid.layout.empty(),
-                            objects: &Filled::new(&grid.layout).objects,
-                        }));
+                        let objects = &Filled::new(&grid.layout).objects;
+                        let nothing = Seen { words: grid.layout.empty(), objects };
+                        values.push_with(|out| output.encode(nothing, out));
                         continue;
                     }
                     ring.seen(grid.shape(), 0)
@@ -47,23 +48,25 @@ impl KeyState {
                     Seen { words: &rows[frame].words, objects: &rows[frame].objects }
                 }
             };
-            values.push(output.render(seen));
+            values.push_with(|out| output.encode(seen, out));
         }
         Some(latest_event_time)
     }
 
-    fn push_bare(&self, plan: &Compiled, values: &mut Vec<Value>) {
+    fn push_bare(&self, plan: &Compiled, values: &mut ValueList) {
         if plan.bare.is_empty() {
             return;
         }
-        let before = values.len();
+        let (before, mut ranges) = (values.len(), Vec::new());
         self.events.latest(1, |_, cells| {
-            let row = encoding::decode_row(cells).unwrap_or_default();
-            values.extend(
-                plan.bare.iter().map(|column| row.get(*column).cloned().unwrap_or(Value::Error)),
-            );
+            let found = plan.selector.ranges(cells, &mut ranges).is_some();
+            for column in &plan.bare {
+                let range = ranges.get(*column).filter(|_| found);
+                let cell = range.map(|(from, to)| &cells[*from as usize..*to as usize]);
+                values.push_encoded(cell.unwrap_or(&[TAG_ERROR]));
+            }
         });
-        values.resize(before + plan.bare.len(), Value::Null);
+        (values.len()..before + plan.bare.len()).for_each(|_| values.push_encoded(&[TAG_NULL]));
     }
 
     /// Folds every ROWS frame over the latest events.
@@ -129,7 +132,7 @@ impl GroupCore {
             touched.drain(..).map(|id| (head(key_of(&id).unwrap_or_default()), id)).collect();
         self.touched = touched;
         sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key_of(&a.1).cmp(&key_of(&b.1))));
-        let mut values = Vec::with_capacity(self.plan.bare.len() + self.plan.calls.len());
+        let mut values = ValueList::default();
         let mut warm = std::mem::take(&mut self.scratch.warm);
         for some in sorted.chunks(WARM_TOGETHER) {
             warm.clear();
@@ -141,7 +144,7 @@ impl GroupCore {
     }
 
     /// Hands out the row of a touched key.
-    fn give(&mut self, id: u32, values: &mut Vec<Value>, each: &mut impl FnMut(&[u8], Given<'_>)) {
+    fn give(&mut self, id: u32, values: &mut ValueList, each: &mut impl FnMut(&[u8], Given<'_>)) {
         self.settle(id);
         let Some(state) = self.keys[id as usize].as_mut() else { return };
         state.touched = false;
@@ -149,7 +152,7 @@ impl GroupCore {
         let latest = state.row(&self.plan, values);
         let known = std::mem::replace(&mut state.emitted, latest.is_some());
         match latest {
-            Some(latest) => each(&state.key, Given::Row(latest, values)),
+            Some(latest) => each(&state.key, Given::Row(latest, values.all())),
             None if known => each(&state.key, Given::Gone),
             None => {}
         }
@@ -174,10 +177,10 @@ impl GroupCore {
             .iter()
             .flatten()
             .filter_map(|state| {
-                let (mut state, mut values) = (state.clone(), Vec::new());
+                let (mut state, mut values) = (state.clone(), ValueList::default());
                 state.settle(&self.plan, self.now, &mut Vec::new(), |_, _, _| {});
                 let latest_event_time = state.row(&self.plan, &mut values)?;
-                let row = Some(GroupRow { latest_event_time, values });
+                let row = Some(GroupRow { latest_event_time, values: values.all().to_vec() });
                 Some(GroupOutput { key: state.key, row, later: Vec::new() })
             })
             .collect();

@@ -5,13 +5,14 @@
 //! key's events and questions are merged by time, so each event enters and leaves once however many
 //! questions there are, and keys need nothing of each other. Does not know where events come from.
 
-use falaj_event::{EventOrder, EventTime, Value};
+use falaj_event::{EventOrder, EventTime};
 
 use crate::aggregate::Event;
 use crate::error::EngineError;
 use crate::group::key::KeyState;
 use crate::group::plan::Compiled;
 use crate::group::{GroupError, GroupPlan, Scratch};
+use crate::values::{ValueList, Values};
 
 /// The operator of one view, for one thread.
 pub(crate) struct Sweep {
@@ -47,7 +48,7 @@ impl Sweep {
         &mut self,
         asked: &SweepKey<'_>,
         events: impl Iterator<Item = (&'a EventOrder, &'a [u8])>,
-        mut each: impl FnMut(usize, Option<(EventTime, &[Value])>) -> Result<(), EngineError>,
+        mut each: impl FnMut(usize, Option<(EventTime, Values<'_>)>) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         for window in self.plan.grids.iter_mut().flat_map(|grid| &mut grid.windows) {
             window.limit = i64::MIN;
@@ -55,7 +56,7 @@ impl Sweep {
         let mut state = KeyState::new(asked.key, &self.plan);
         state.latest = asked.before;
         let mut events = events.peekable();
-        let mut values = Vec::with_capacity(self.plan.bare.len() + self.plan.calls.len());
+        let mut values = ValueList::default();
         for (index, at) in asked.at.iter().enumerate() {
             self.step(&mut state, *at);
             while let Some((order, cells)) = events.next_if(|(order, _)| order.event_time < *at) {
@@ -63,7 +64,7 @@ impl Sweep {
             }
             values.clear();
             let latest = state.row(&self.plan, &mut values);
-            each(index, latest.map(|latest| (latest, values.as_slice())))?;
+            each(index, latest.map(|latest| (latest, values.all())))?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use falaj_definitions::plan::{AggregateCall, AggregateFunction, Frame};
 use falaj_event::encoding::encode_row;
-use falaj_event::{ColumnType, StateChange, logical_partition};
+use falaj_event::{ColumnType, StateChange, Value, logical_partition};
 use proptest::prelude::*;
 
 use super::naive::{self, NaiveEvent};

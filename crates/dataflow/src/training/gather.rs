@@ -8,7 +8,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use falaj_definitions::plan::{Source, ViewPlan};
-use falaj_event::{EventOrder, EventTime, LogTime, TopicId, Value, ViewRow, key_hash};
+use falaj_event::{EventOrder, EventTime, LogTime, TopicId, ViewRow, key_hash};
 use hashbrown::HashMap;
 
 use super::versions::{Joiner, Tables, event_times, order_of};
@@ -19,6 +19,7 @@ use crate::group::{Given, GroupPlan, Sweep, SweepKey};
 use crate::metrics::Metrics;
 use crate::row::Bytes;
 use crate::source::{EpochInput, TopicInput};
+use crate::values::Values;
 use crate::view::Preparer;
 
 /// The keys whose hash has one remainder.
@@ -459,7 +460,7 @@ impl Answers {
         &mut self,
         question: u32,
         key: &[u8],
-        row: Option<(EventTime, &[Value])>,
+        row: Option<(EventTime, Values<'_>)>,
     ) -> Result<(), EngineError> {
         match row {
             Some((latest, values)) => {
