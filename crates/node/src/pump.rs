@@ -39,7 +39,7 @@ impl Default for PumpOptions {
     fn default() -> Self {
         Self {
             workers: 1,
-            checkpoint_work: 1 << 19,
+            checkpoint_work: 1 << 20,
             epochs_in_flight: 64,
             until: None,
             skip_cut: false,

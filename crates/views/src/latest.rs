@@ -1,12 +1,16 @@
-//! Walking the `latest` column family, and what a stored row is at some `T`.
+//! The `latest` column family: getting the rows of some keys, out of the row cache where they are
+//! there, walking all of them, and what a stored row is at some `T`.
 //!
 //! Does not know what is done with the rows found.
 
+use std::ops::Range;
+
 use falaj_event::foretold::Foretold;
 use falaj_event::{LogTime, ViewId};
+use rocksdb::DBPinnableSlice;
 
 use crate::error::ViewError;
-use crate::format::{self, Family, StoredRow};
+use crate::format::{self, Family, HEAD_BYTES, StoredRow};
 use crate::read::{RowRef, Snapshot};
 
 /// A stored row at `at`; its changed columns are put into `scratch`. `None` where it is damaged.
@@ -23,6 +27,99 @@ pub(crate) fn row_at<'r>(
         false => columns,
     };
     Some(RowRef { t, latest_event_time, columns })
+}
+
+impl<'s> Snapshot<'s> {
+    /// Hands the newest rows of `keys`, as they are at `at`, to `visit`; nothing for a key without a
+    /// row or with one that was set after `at`.
+    pub(crate) fn newest_at<K: AsRef<[u8]>>(
+        &self,
+        view: ViewId,
+        keys: &[K],
+        at: LogTime,
+        mut visit: impl FnMut(usize, Option<RowRef<'_>>),
+    ) -> Result<(), ViewError> {
+        self.store().view(view)?;
+        let cache = &self.store().row_cache;
+        let length = |key: &K| HEAD_BYTES + key.as_ref().len();
+        let mut names = Vec::with_capacity(keys.iter().map(length).sum());
+        keys.iter().for_each(|key| format::push_latest_key(view, key.as_ref(), &mut names));
+        let mut rest = names.as_slice();
+        let (mut rows, mut missing) = (Vec::new(), Vec::new());
+        let mut places: Vec<(&[u8], Option<Cached>)> = Vec::with_capacity(keys.len());
+        for key in keys {
+            let (name, others) = rest.split_at(length(key));
+            rest = others;
+            let start = rows.len();
+            let t = cache.get(name, at, &mut rows);
+            if t.is_none() {
+                missing.push(name);
+            }
+            places.push((name, t.map(|t| Cached { t, row: start..rows.len() })));
+        }
+        let (mut values, mut scratch) = (self.values(&missing)?.into_iter(), Vec::new());
+        for (index, (name, cached)) in places.into_iter().enumerate() {
+            let value = if cached.is_none() { values.next().flatten() } else { None };
+            let row = match (cached, value.as_deref()) {
+                (Some(Cached { t, row }), _) => {
+                    let row = format::split_history_value(&rows[row])
+                        .and_then(|row| row_at(t, row, at, &mut scratch));
+                    Some(row.ok_or_else(|| self.damaged_row(name))?)
+                }
+                (None, Some(value)) => {
+                    if let (Some((t, _)), Some(read_at)) =
+                        (format::split_latest_value(value), self.t())
+                    {
+                        cache.enter(name, t, &value[size_of::<LogTime>()..], read_at);
+                    }
+                    self.latest_row(name, value, at, &mut scratch)?
+                }
+                (None, None) => None,
+            };
+            visit(index, row);
+        }
+        Ok(())
+    }
+
+    /// What is stored under these names, in their order.
+    fn values(&self, names: &[&[u8]]) -> Result<Vec<Option<DBPinnableSlice<'s>>>, ViewError> {
+        let (store, options) = (self.store(), self.options());
+        let latest = store.family(Family::Latest)?;
+        let values = match names {
+            [] => return Ok(Vec::new()),
+            [name] => vec![store.db.get_pinned_cf_opt(latest, name, options)],
+            _ => {
+                store.db.batched_multi_get_cf_opt(latest, names.iter().copied(), false, options)
+            }
+        };
+        let fault = |error| store.fault("reading rows", error);
+        values.into_iter().map(|value| value.map_err(fault)).collect()
+    }
+
+    /// The row of a `latest` value at `at`; `None` where it was set after that.
+    pub(crate) fn latest_row<'r>(
+        &self,
+        stored: &[u8],
+        value: &'r [u8],
+        at: LogTime,
+        scratch: &'r mut Vec<u8>,
+    ) -> Result<Option<RowRef<'r>>, ViewError> {
+        let row = format::split_latest_value(value).and_then(|(t, row)| match t > at {
+            true => Some(None),
+            false => Some(Some(row_at(t, row, at, scratch)?)),
+        });
+        row.ok_or_else(|| self.damaged_row(stored))
+    }
+
+    fn damaged_row(&self, name: &[u8]) -> ViewError {
+        self.store().damaged(Family::Latest, name, "the value is not a row")
+    }
+}
+
+/// A row that the cache has: which epoch set it, and where its bytes are.
+struct Cached {
+    t: LogTime,
+    row: Range<usize>,
 }
 
 /// Walks the newest rows of a view.

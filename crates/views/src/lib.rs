@@ -24,6 +24,7 @@ mod history;
 mod latest;
 pub mod options;
 pub mod read;
+mod row_cache;
 pub mod sizes;
 pub mod store;
 mod write;

@@ -18,6 +18,8 @@ pub struct Options {
     pub memtable_bytes: usize,
     /// Bytes of the cache of table blocks, filters and indexes.
     pub block_cache_bytes: usize,
+    /// Bytes of rows that were asked for and are kept at hand, apart from the caches of tables.
+    pub row_cache_bytes: usize,
     /// Background threads for flushes and compactions.
     pub background_jobs: i32,
     /// Bytes of one write when several epochs are applied at once, or when a fold is so large that
@@ -33,6 +35,7 @@ impl Default for Options {
         Self {
             memtable_bytes: 64 << 20,
             block_cache_bytes: 64 << 20,
+            row_cache_bytes: 64 << 20,
             background_jobs: 2,
             batch_bytes: 4 << 20,
             flush_on_drop: true,

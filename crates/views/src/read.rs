@@ -182,75 +182,6 @@ impl<'s> Snapshot<'s> {
         self.newest_at(view, keys, self.t().unwrap_or_default(), visit)
     }
 
-    /// Hands the newest rows of `keys`, as they are at `at`, to `visit`; nothing for a key without a
-    /// row or with one that was set after `at`.
-    fn newest_at<K: AsRef<[u8]>>(
-        &self,
-        view: ViewId,
-        keys: &[K],
-        at: LogTime,
-        mut visit: impl FnMut(usize, Option<RowRef<'_>>),
-    ) -> Result<(), ViewError> {
-        self.store.view(view)?;
-        let mut scratch = Vec::new();
-        let latest = self.store.family(Family::Latest)?;
-        let fault = |error| self.store.fault("reading rows", error);
-        let length = |key: &K| HEAD_BYTES + key.as_ref().len();
-        let mut stored = Vec::with_capacity(keys.iter().map(length).sum());
-        for key in keys {
-            format::push_latest_key(view, key.as_ref(), &mut stored);
-        }
-        if let [_] = keys {
-            let value =
-                self.store.db.get_pinned_cf_opt(latest, &stored, &self.options).map_err(fault)?;
-            let row = match value.as_deref() {
-                Some(value) => self.latest_row(&stored, value, at, &mut scratch)?,
-                None => None,
-            };
-            visit(0, row);
-            return Ok(());
-        }
-        let mut rest = stored.as_slice();
-        let parts: Vec<&[u8]> = keys
-            .iter()
-            .map(|key| {
-                let (part, others) = rest.split_at(length(key));
-                rest = others;
-                part
-            })
-            .collect();
-        let values = self.store.db.batched_multi_get_cf_opt(
-            latest,
-            parts.iter().copied(),
-            false,
-            &self.options,
-        );
-        for (index, (value, part)) in values.into_iter().zip(&parts).enumerate() {
-            let value = value.map_err(fault)?;
-            let row = match value.as_deref() {
-                Some(value) => self.latest_row(part, value, at, &mut scratch)?,
-                None => None,
-            };
-            visit(index, row);
-        }
-        Ok(())
-    }
-
-    /// The row of a `latest` value at `at`; `None` where it was set after that.
-    pub(crate) fn latest_row<'r>(
-        &self,
-        stored: &[u8],
-        value: &'r [u8],
-        at: LogTime,
-        scratch: &'r mut Vec<u8>,
-    ) -> Result<Option<RowRef<'r>>, ViewError> {
-        let row = format::split_latest_value(value).and_then(|(t, row)| match t > at {
-            true => Some(None),
-            false => Some(Some(row_at(t, row, at, scratch)?)),
-        });
-        row.ok_or_else(|| self.store.damaged(Family::Latest, stored, "the value is not a row"))
-    }
-
     /// The row of a `history` value that was set at `t`, at `at`; `None` for a removal.
     fn history_row<'r>(
         &self,
@@ -470,6 +401,10 @@ impl<'s> Snapshot<'s> {
         let mut options = ReadOptions::default();
         options.set_snapshot(&self.pinned);
         options
+    }
+
+    pub(crate) fn options(&self) -> &ReadOptions {
+        &self.options
     }
 
     pub(crate) fn store(&self) -> &'s ViewStore {

@@ -17,6 +17,7 @@ use crate::error::{ViewError, storage};
 use crate::format::{self, Family};
 use crate::options::{self, Options};
 use crate::read::Snapshot;
+use crate::row_cache::RowCache;
 use crate::write::Writer;
 
 /// What the store must know of a view.
@@ -122,6 +123,7 @@ pub struct ViewStore {
     pub(crate) batch_bytes: usize,
     pub(crate) write_options: WriteOptions,
     pub(crate) writer: Mutex<Writer>,
+    pub(crate) row_cache: RowCache,
     progress: Mutex<StoreProgress>,
     advanced: Condvar,
     watchers: Mutex<Watchers>,
@@ -178,6 +180,7 @@ impl ViewStore {
             batch_bytes: options.batch_bytes,
             write_options: options::write(),
             writer: Mutex::default(),
+            row_cache: RowCache::new(options.row_cache_bytes),
             progress: Mutex::default(),
             advanced: Condvar::new(),
             watchers: Mutex::default(),

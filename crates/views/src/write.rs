@@ -156,6 +156,8 @@ impl ViewStore {
         bytes.clear();
         places.clear();
         places.extend(slots.iter().map(|slot| slot.encode(bytes)));
+        let newest = epochs.last().map_or(LogTime(0), |changes| changes.t);
+        let is_cached = self.row_cache.begin(newest);
         for (index, (slot, (key, value))) in slots.iter().zip(places.iter()).enumerate() {
             let is_superseded = slots.get(index + 1).is_some_and(|next| {
                 next.partition == slot.partition
@@ -166,8 +168,13 @@ impl ViewStore {
                 continue;
             }
             let key = &bytes[key.start..key.end - format::TIME_BYTES];
-            match slot.row.row {
-                Some(_) => batch.put_cf(latest, key, &bytes[value.clone()]),
+            let value = slot.row.row.is_some().then(|| &bytes[value.clone()]);
+            if is_cached {
+                let row = value.and_then(|value| value.get(size_of::<LogTime>()..));
+                self.row_cache.replace(key, slot.t, row);
+            }
+            match value {
+                Some(value) => batch.put_cf(latest, key, value),
                 None => batch.delete_cf(latest, key),
             }
         }

@@ -93,6 +93,15 @@ pub fn rebuild_reason(path: &Path, metas: &[ViewMeta], plan: Hash256) -> Option<
     }
 }
 
+impl ViewStore {
+    /// Whether the newest row of a key is in the row cache.
+    pub fn is_cached(&self, view: ViewId, key: &[u8]) -> bool {
+        let mut name = Vec::new();
+        crate::format::push_latest_key(view, key, &mut name);
+        self.row_cache.get(&name, LogTime(u64::MAX), &mut Vec::new()).is_some()
+    }
+}
+
 pub fn digest(store: &ViewStore) -> Hash256 {
     store.digest(&mut |_| {}).unwrap().digest
 }
