@@ -342,11 +342,10 @@ impl Rows {
         changed.clear();
         changed.extend(new.iter().flat_map(|value| &rules.passing[*value]));
         changed.sort_unstable();
-        let encode = |output: usize, out: &mut Vec<u8>| {
-            let at = rules.passed[output].map_or(usize::MAX, |at| at - rules.key_width);
-            out.extend_from_slice(values.encoded(at));
+        let value = |output: usize| {
+            values.encoded(rules.passed[output].map_or(usize::MAX, |at| at - rules.key_width))
         };
-        telling.push_columns(time, changed, encode, foretold);
+        telling.push_columns(time, changed, value, foretold);
     }
 
     /// Gives the row added last what was foretold of it.

@@ -5,6 +5,7 @@
 
 use crate::foretold;
 use crate::ids::{EventTime, LogTime, ViewId};
+use crate::packing::pack_row;
 
 /// One row of a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,12 +24,14 @@ impl ViewRow {
     /// The columns at `t`, which must be that of the row's epoch or a later one at which the row
     /// still stands; `None` where what is foretold is damaged.
     pub fn columns_at(&self, t: LogTime) -> Option<Vec<u8>> {
-        let mut columns = Vec::new();
-        let foretold = foretold::Foretold { bytes: &self.foretold, from: self.latest_event_time };
-        match foretold.apply(&self.columns, t, &mut columns)? {
-            true => Some(columns),
-            false => Some(self.columns.clone()),
+        if self.foretold.is_empty() {
+            return Some(self.columns.clone());
         }
+        let (mut packed, mut columns) = (Vec::new(), Vec::new());
+        pack_row(&self.columns, &mut packed);
+        let foretold = foretold::Foretold { bytes: &self.foretold, from: self.latest_event_time };
+        foretold.apply(&packed, t, &mut columns)?;
+        Some(columns)
     }
 }
 

@@ -30,17 +30,17 @@ use crate::value::{Value, canonical_f32_bits, canonical_f64_bits};
 pub const TAG_NULL: u8 = 0x00;
 /// A failed computation.
 pub const TAG_ERROR: u8 = 0x01;
-const TAG_BOOL: u8 = 0x02;
-const TAG_INT: u8 = 0x03;
-const TAG_UINT: u8 = 0x04;
-const TAG_F32: u8 = 0x05;
-const TAG_F64: u8 = 0x06;
-const TAG_DECIMAL: u8 = 0x07;
-const TAG_STRING: u8 = 0x08;
-const TAG_BINARY: u8 = 0x09;
-const TAG_DATE: u8 = 0x0A;
-const TAG_TIMESTAMP: u8 = 0x0B;
-const TAG_LIST: u8 = 0x0C;
+pub(crate) const TAG_BOOL: u8 = 0x02;
+pub(crate) const TAG_INT: u8 = 0x03;
+pub(crate) const TAG_UINT: u8 = 0x04;
+pub(crate) const TAG_F32: u8 = 0x05;
+pub(crate) const TAG_F64: u8 = 0x06;
+pub(crate) const TAG_DECIMAL: u8 = 0x07;
+pub(crate) const TAG_STRING: u8 = 0x08;
+pub(crate) const TAG_BINARY: u8 = 0x09;
+pub(crate) const TAG_DATE: u8 = 0x0A;
+pub(crate) const TAG_TIMESTAMP: u8 = 0x0B;
+pub(crate) const TAG_LIST: u8 = 0x0C;
 
 /// Bytes that are not a canonical encoding.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -11,14 +11,15 @@
 //! | varint | number of runs of changed columns |
 //! | per run: varint | columns to skip after the run before |
 //! | varint | number of columns |
-//! | … | their new values, canonical encoding ([`crate::encoding`]) |
+//! | … | their new values, packed ([`crate::packing`]) |
 //!
 //! Does not know why a column changes.
 
 use smallvec::SmallVec;
 
-use crate::encoding::{cells, encoded_len, read_varint, write_varint};
+use crate::encoding::{cells, read_varint, write_varint};
 use crate::ids::{EventTime, LogTime};
+use crate::packing::{pack_row, packed_cells, packed_len, unpack_cell, unpack_row};
 
 /// Writes what is foretold of one row.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +33,8 @@ impl Foretelling {
         Self { last: latest_event_time }
     }
 
-    /// Appends that the columns `before` become `after` at `time`, which grows from call to call.
-    /// Nothing is written where they are equal.
+    /// Appends that the columns `before` become `after`, both in canonical encoding, at `time`, which
+    /// grows from call to call. Nothing is written where they are equal.
     pub fn push(&mut self, time: EventTime, before: &[u8], after: &[u8], out: &mut Vec<u8>) {
         if before == after {
             return;
@@ -58,17 +59,17 @@ impl Foretelling {
         for run in runs {
             write_varint(run.skipped, out);
             write_varint(run.columns, out);
-            out.extend_from_slice(&after[run.start..run.end]);
+            pack_row(&after[run.start..run.end], out);
         }
     }
 
     /// As [`Self::push`] where it is known which columns change: `columns` are their indexes,
-    /// ascending, and `encode` appends the new value of one.
-    pub fn push_columns(
+    /// ascending, and `value` has the new value of each, in canonical encoding.
+    pub fn push_columns<'v>(
         &mut self,
         time: EventTime,
         columns: &[usize],
-        mut encode: impl FnMut(usize, &mut Vec<u8>),
+        value: impl Fn(usize) -> &'v [u8],
         out: &mut Vec<u8>,
     ) {
         if columns.is_empty() {
@@ -82,7 +83,7 @@ impl Foretelling {
         for run in runs() {
             write_varint((run[0] - next) as u64, out);
             write_varint(run.len() as u64, out);
-            run.iter().for_each(|column| encode(*column, out));
+            run.iter().for_each(|column| pack_row(value(*column), out));
             next = run[0] + run.len();
         }
     }
@@ -109,9 +110,9 @@ pub struct Foretold<'a> {
 }
 
 impl Foretold<'_> {
-    /// Overwrites `out` with what `columns` have become at `t`. `Some(false)`, and `out` is left
-    /// alone, where they are still the same; `None` where the bytes are damaged.
-    pub fn apply(&self, columns: &[u8], t: LogTime, out: &mut Vec<u8>) -> Option<bool> {
+    /// Appends, in canonical encoding, what the packed `columns` have become at `t`; `None` where any
+    /// of the bytes are damaged.
+    pub fn apply(&self, columns: &[u8], t: LogTime, out: &mut Vec<u8>) -> Option<()> {
         let (mut rest, mut time) = (self.bytes, self.from);
         let mut now: SmallVec<[&[u8]; MOST_IN_PLACE]> = SmallVec::new();
         while !rest.is_empty() {
@@ -120,24 +121,22 @@ impl Foretold<'_> {
                 break;
             }
             if now.is_empty() {
-                now.extend(cells(columns));
+                now.extend(packed_cells(columns));
             }
             let mut at = 0usize;
             for _ in 0..read_varint(&mut rest)? {
                 at = at.checked_add(usize::try_from(read_varint(&mut rest)?).ok()?)?;
                 for _ in 0..read_varint(&mut rest)? {
-                    let (value, behind) = rest.split_at_checked(encoded_len(rest)?)?;
+                    let (value, behind) = rest.split_at_checked(packed_len(rest)?)?;
                     *now.get_mut(at)? = value;
                     (at, rest) = (at + 1, behind);
                 }
             }
         }
         if now.is_empty() {
-            return Some(false);
+            return unpack_row(columns, out);
         }
-        out.clear();
-        now.iter().for_each(|value| out.extend_from_slice(value));
-        Some(true)
+        now.iter().try_for_each(|value| unpack_cell(value, out))
     }
 }
 
@@ -147,12 +146,13 @@ mod tests {
 
     use super::*;
     use crate::Value;
-    use crate::encoding::{encode_row, encode_value};
+    use crate::encoding::encode_row;
 
     fn at(bytes: &[u8], columns: &[u8], t: u64) -> Option<Vec<u8>> {
-        let mut out = Vec::new();
-        let changed = Foretold { bytes, from: -5 }.apply(columns, LogTime(t), &mut out)?;
-        Some(if changed { out } else { columns.to_vec() })
+        let (mut packed, mut out) = (Vec::new(), Vec::new());
+        pack_row(columns, &mut packed);
+        Foretold { bytes, from: -5 }.apply(&packed, LogTime(t), &mut out)?;
+        Some(out)
     }
 
     #[test]
@@ -162,13 +162,12 @@ mod tests {
         let (mut bytes, mut telling) = (Vec::new(), Foretelling::new(-5));
         telling.push(10, &first, &first, &mut bytes);
         telling.push(300, &first, &second, &mut bytes);
-        let zero = "038000000000000000";
-        let expected = format!("b102 02 01 01 {zero} 01 02 {zero} {zero}").replace(' ', "");
+        let expected = "b102 02 01 01 03 01 02 03 03".replace(' ', "");
         assert_eq!(crate::ids::hex(&bytes), expected);
         let (mut same, mut telling) = (Vec::new(), Foretelling::new(-5));
-        telling.push_columns(10, &[], |_, _| (), &mut same);
-        let zero = |_, out: &mut Vec<u8>| encode_value(&Value::Int(0), out);
-        telling.push_columns(300, &[1, 3, 4], zero, &mut same);
+        telling.push_columns(10, &[], |_| &[], &mut same);
+        let zero = row([0; 5]);
+        telling.push_columns(300, &[1, 3, 4], |_| &zero[..9], &mut same);
         assert_eq!(same, bytes);
         assert_eq!(at(&bytes, &first, 299), Some(first.clone()));
         assert_eq!(at(&bytes, &first, 300), Some(second));

@@ -11,6 +11,7 @@ pub mod encoding;
 pub mod foretold;
 pub mod hash;
 pub mod ids;
+pub mod packing;
 pub mod schema;
 pub mod types;
 pub mod value;

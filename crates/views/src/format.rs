@@ -27,7 +27,7 @@
 //! | | 8 | event time of the key's latest event, two's complement |
 //! | | varint | length of what is foretold, in groups of seven bits, the lowest first |
 //! | | … | what the passing of time will make of the columns ([`falaj_event::foretold`]) |
-//! | | … | columns, canonical encoding |
+//! | | … | columns, packed ([`falaj_event::packing`]) |
 //!
 //! **`operator`**: operator state as of the operator progress; keys (which begin with a partition)
 //! and values are the engine's.
@@ -46,12 +46,13 @@
 //! Does not know RocksDB.
 
 use falaj_event::encoding::{read_varint, write_varint};
+use falaj_event::packing::pack_row;
 use falaj_event::{EventTime, LogTime, ViewId, ViewRow, logical_partition};
 
 use crate::store::{Progress, ViewMeta};
 
 /// Version of the stored bytes; a store of another version is rebuilt.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// Bytes before the view's key: partition and view.
 pub(crate) const HEAD_BYTES: usize = 9;
@@ -129,6 +130,7 @@ pub(crate) fn split_history_key(stored: &[u8]) -> Option<(&[u8], LogTime)> {
 pub(crate) struct StoredRow<'v> {
     pub(crate) latest_event_time: EventTime,
     pub(crate) foretold: &'v [u8],
+    /// Packed.
     pub(crate) columns: &'v [u8],
 }
 
@@ -151,7 +153,7 @@ pub(crate) fn push_row(row: &ViewRow, out: &mut Vec<u8>) {
     out.extend_from_slice(&row.latest_event_time.to_be_bytes());
     write_varint(row.foretold.len() as u64, out);
     out.extend_from_slice(&row.foretold);
-    out.extend_from_slice(&row.columns);
+    pack_row(&row.columns, out);
 }
 
 /// A value of `rows` or `operator`.

@@ -13,7 +13,7 @@ use crate::error::ViewError;
 use crate::format::{self, Family, HEAD_BYTES, StoredRow};
 use crate::read::{RowRef, Snapshot};
 
-/// A stored row at `at`; its changed columns are put into `scratch`. `None` where it is damaged.
+/// A stored row at `at`; its columns are put into `scratch`. `None` where it is damaged.
 pub(crate) fn row_at<'r>(
     t: LogTime,
     row: StoredRow<'r>,
@@ -22,11 +22,9 @@ pub(crate) fn row_at<'r>(
 ) -> Option<RowRef<'r>> {
     let StoredRow { latest_event_time, foretold, columns } = row;
     let foretold = Foretold { bytes: foretold, from: latest_event_time };
-    let columns = match foretold.apply(columns, at, scratch)? {
-        true => scratch,
-        false => columns,
-    };
-    Some(RowRef { t, latest_event_time, columns })
+    scratch.clear();
+    foretold.apply(columns, at, scratch)?;
+    Some(RowRef { t, latest_event_time, columns: scratch })
 }
 
 impl<'s> Snapshot<'s> {
@@ -88,9 +86,7 @@ impl<'s> Snapshot<'s> {
         let values = match names {
             [] => return Ok(Vec::new()),
             [name] => vec![store.db.get_pinned_cf_opt(latest, name, options)],
-            _ => {
-                store.db.batched_multi_get_cf_opt(latest, names.iter().copied(), false, options)
-            }
+            _ => store.db.batched_multi_get_cf_opt(latest, names.iter().copied(), false, options),
         };
         let fault = |error| store.fault("reading rows", error);
         values.into_iter().map(|value| value.map_err(fault)).collect()
@@ -111,7 +107,7 @@ impl<'s> Snapshot<'s> {
         row.ok_or_else(|| self.damaged_row(stored))
     }
 
-    fn damaged_row(&self, name: &[u8]) -> ViewError {
+    pub(crate) fn damaged_row(&self, name: &[u8]) -> ViewError {
         self.store().damaged(Family::Latest, name, "the value is not a row")
     }
 }

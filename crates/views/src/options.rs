@@ -33,7 +33,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            memtable_bytes: 64 << 20,
+            memtable_bytes: 24 << 20,
             block_cache_bytes: 64 << 20,
             row_cache_bytes: 64 << 20,
             background_jobs: 2,

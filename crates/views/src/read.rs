@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use falaj_event::packing::unpack_row;
 use falaj_event::{EventTime, LogTime, ViewId, ViewRow};
 use rocksdb::ReadOptions;
 
@@ -145,13 +146,12 @@ impl<'s> Snapshot<'s> {
             .get_pinned_cf_opt(latest, &stored, &self.options)
             .map_err(|error| self.store.fault("reading rows", error))?;
         let Some(value) = value else { return Ok(None) };
-        let (_, row) = format::split_latest_value(&value)
-            .ok_or_else(|| self.store.damaged(Family::Latest, &stored, "the value is not a row"))?;
-        Ok(Some(ViewRow {
-            latest_event_time: row.latest_event_time,
-            columns: row.columns.to_vec(),
-            foretold: row.foretold.to_vec(),
-        }))
+        let mut columns = Vec::new();
+        let row = format::split_latest_value(&value)
+            .and_then(|(_, row)| unpack_row(row.columns, &mut columns).map(|()| row))
+            .ok_or_else(|| self.damaged_row(&stored))?;
+        let foretold = row.foretold.to_vec();
+        Ok(Some(ViewRow { latest_event_time: row.latest_event_time, columns, foretold }))
     }
 
     /// The rows of `keys`, in the order of `keys`.

@@ -36,12 +36,12 @@ fn the_stored_bytes_are_the_documented_ones() {
     let two = [3, 0x80, 0, 0, 0, 0, 0, 0, 2];
     let four = [3, 0x80, 0, 0, 0, 0, 0, 0, 4];
     let name = |key: &[u8]| [&[falaj_event::logical_partition(key)][..], &[1; 8], key].concat();
-    // Latest event time 3 - 1000, then uint64 3 (tag 04) and the string "xxx" (tag 08).
+    // Latest event time 3 - 1000, then uint64 3 (tag 4, 1 byte) and the string "xxx" (tag 8).
     // Nothing is foretold.
     let row = [
         &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfc, 0x1b][..],
         &[0],
-        &[4, 0, 0, 0, 0, 0, 0, 0, 3, 8, b'x', b'x', b'x', 0, 0],
+        &[0x14, 3, 8, b'x', b'x', b'x', 0, 0],
     ]
     .concat();
     let t = [0, 0, 0, 0, 0, 0, 0x0a, 0x0b];
@@ -65,7 +65,7 @@ fn the_stored_bytes_are_the_documented_ones() {
         entries(Family::Progress),
         [
             (b"begins".to_vec(), reached.clone()),
-            (b"format".to_vec(), vec![0, 0, 0, 3]),
+            (b"format".to_vec(), vec![0, 0, 0, 4]),
             (b"operator".to_vec(), reached.clone()),
             (b"plan".to_vec(), vec![5; 32]),
             (b"rows".to_vec(), reached),
@@ -144,10 +144,10 @@ fn other_definitions_formats_and_layouts_ask_for_a_rebuild() {
     assert_eq!(store.progress(), StoreProgress::default());
     assert_eq!(store.snapshot().unwrap().get(view(0), &key(1)).unwrap(), None);
     let progress = store.family(Family::Progress).unwrap();
-    store.db.put_cf(progress, format::KEY_FORMAT, 4_u32.to_be_bytes()).unwrap();
+    store.db.put_cf(progress, format::KEY_FORMAT, 99_u32.to_be_bytes()).unwrap();
     drop(store);
     let reason = rebuild_reason(&path, &metas(), other);
-    assert_eq!(reason, Some(RebuildReason::Format { found: Some(4) }));
+    assert_eq!(reason, Some(RebuildReason::Format { found: Some(99) }));
     let mut foreign = rocksdb::Options::default();
     foreign.create_if_missing(true);
     ViewStore::destroy(&path).unwrap();
@@ -415,8 +415,8 @@ fn sizes_count_what_is_stored() {
     store.apply(&epoch(0, day, &[(2, 2, Some(0)), (2, 4, Some(0))])).unwrap();
     store.apply(&epoch(1, 2 * day, &[(2, 2, Some(0))])).unwrap();
     let size = store.view_size(view(2), 256).unwrap();
-    // 9 + 9 bytes of key; nothing foretold; columns: 9 bytes uint64, 3 bytes empty string.
-    let (latest, version) = (18 + 17 + 12, 26 + 9 + 12);
+    // 9 + 9 bytes of key; nothing foretold; columns: 1 byte uint64, 3 bytes empty string.
+    let (latest, version) = (18 + 17 + 4, 26 + 9 + 4);
     assert_eq!((size.keys, size.latest_bytes), (2, 2 * latest));
     assert_eq!((size.versions, size.history_bytes), (3, 3 * version));
     assert!((size.latest_bytes_per_key() - latest as f64).abs() < 1e-9);
