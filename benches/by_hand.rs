@@ -10,9 +10,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use falaj_event::encoding::{encode_decimal, encode_f64, encode_int, encode_value};
-use falaj_event::{RowChange, Value, ViewId, ViewRow};
+use falaj_event::{KeyBytes, RowChange, Value, ViewId, ViewRow};
 
 use crate::workload::WINDOWS;
+
+/// Bytes of an encoded meter.
+const KEY_BYTES: usize = 9;
 
 /// Count, sum, minimum and maximum of some values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,11 +132,10 @@ impl ByHand {
         out
     }
 
-    /// A meter's row as the engine puts it out.
+    /// A meter's row as the engine puts it out; it begins with its key.
     pub fn change(row: &Row) -> RowChange {
-        let mut key = Vec::with_capacity(9);
-        encode_int(row.meter, &mut key);
         let (latest_event_time, columns) = (row.latest_event_time, Self::encoded(row));
+        let key = KeyBytes::from_slice(&columns[..KEY_BYTES]);
         let row = Some(ViewRow { latest_event_time, columns, foretold: Vec::new() });
         RowChange { view: ViewId([0; 8]), key, row }
     }

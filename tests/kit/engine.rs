@@ -101,8 +101,8 @@ impl Contents {
         for change in &changes.rows {
             let view = self.rows.entry(change.view).or_default();
             match &change.row {
-                Some(row) => view.insert(change.key.clone(), row.clone()),
-                None => view.remove(&change.key),
+                Some(row) => view.insert(change.key.to_vec(), row.clone()),
+                None => view.remove(change.key.as_slice()),
             };
         }
     }

@@ -9,7 +9,7 @@ use falaj_definitions::plan::{Shape, ViewPlan};
 use falaj_definitions::program::Evaluated;
 use falaj_event::encoding::{TAG_ERROR, decode_value};
 use falaj_event::foretold::Foretelling;
-use falaj_event::{EventTime, RowChange, Value, ViewId, ViewRow};
+use falaj_event::{EventTime, KeyBytes, RowChange, Value, ViewId, ViewRow};
 
 use crate::aggregate::Selector;
 use crate::columns::{Columns, Computed};
@@ -41,6 +41,8 @@ struct Rules {
     outputs: usize,
     /// For each value of a result, the output columns that pass it on, where nothing is computed.
     passing: Vec<Vec<usize>>,
+    /// An output row is the key's columns and then the values, all of them in order.
+    is_plain: bool,
 }
 
 /// Results that wait for the program.
@@ -132,6 +134,11 @@ impl Finisher {
                 passing[column].push(output);
             }
         }
+        let in_order = passed.iter().enumerate().all(|(output, column)| *column == Some(output));
+        let is_plain = in_order
+            && plan.having.is_none()
+            && plan.output.len() == columns.width()
+            && matches!(plan.shape, Shape::Keyed { .. });
         let rules = Rules {
             columns,
             key_width,
@@ -142,6 +149,7 @@ impl Finisher {
             having: plan.having,
             outputs: plan.output.len(),
             passing,
+            is_plain,
         };
         let (gathered, rows) = (Gathered::default(), Rows::default());
         Ok(Self { plan: Arc::clone(plan), rules, gathered, rows })
@@ -274,6 +282,11 @@ impl Rules {
         bytes: &mut Vec<u8>,
     ) -> (bool, usize) {
         bytes.clear();
+        if let Some(values) = source.values.joined().filter(|_| self.is_plain) {
+            bytes.extend_from_slice(source.key);
+            bytes.extend_from_slice(values);
+            return (true, source.values.errors());
+        }
         if let Some(having) = self.having {
             let holds = match (self.passed[having], computed) {
                 (Some(column), _) => source.value(column) == Value::Bool(true),
@@ -310,7 +323,8 @@ impl Rows {
     ) -> Result<(), EngineError> {
         if let Kind::Gone = result.kind {
             self.end_row();
-            self.changes.push(RowChange { view, key: result.key.to_vec(), row: None });
+            let key = KeyBytes::from_slice(result.key);
+            self.changes.push(RowChange { view, key, row: None });
             return Ok(());
         }
         std::mem::swap(&mut self.before, &mut self.columns);
@@ -329,7 +343,8 @@ impl Rows {
                 let row =
                     holds.then_some(ViewRow { latest_event_time, columns, foretold: Vec::new() });
                 self.telling = holds.then(|| Foretelling::new(latest_event_time));
-                self.changes.push(RowChange { view, key: result.key.to_vec(), row });
+                let key = KeyBytes::from_slice(result.key);
+                self.changes.push(RowChange { view, key, row });
             }
             Kind::Gone => {}
         }

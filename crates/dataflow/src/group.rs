@@ -22,7 +22,7 @@ mod sweep;
 mod warm;
 mod wheel;
 
-use falaj_event::{EventOrder, EventTime, LogTime, key_hash};
+use falaj_event::{EventOrder, EventTime, KeyBytes, LogTime, key_hash};
 use hashbrown::HashTable;
 
 use crate::aggregate::Parsed;
@@ -31,7 +31,6 @@ use crate::group::plan::Compiled;
 use crate::group::wheel::Wheel;
 use crate::values::Values;
 
-pub use crate::group::key::KeyBytes;
 pub use crate::group::plan::GroupPlan;
 pub(crate) use crate::group::sweep::{Sweep, SweepKey};
 pub(crate) use crate::group::warm::WARM_TOGETHER;

@@ -104,6 +104,18 @@ impl<'a> Values<'a> {
         decode_value(self.encoded(at)).map_or(Value::Error, |(value, _)| value)
     }
 
+    /// How many of them are the mark of an error.
+    pub(crate) fn errors(self) -> usize {
+        self.iter().filter(|value| **value == [TAG_ERROR]).count()
+    }
+
+    /// All of them as one row, where they lie one after the other.
+    pub(crate) fn joined(self) -> Option<&'a [u8]> {
+        let (first, last) = (self.ranges.first()?, self.ranges.last()?);
+        let are_joined = self.ranges.windows(2).all(|pair| pair[0].1 == pair[1].0);
+        are_joined.then(|| &self.bytes[first.0..last.1])
+    }
+
     pub(crate) fn iter(self) -> impl Iterator<Item = &'a [u8]> {
         (0..self.len()).map(move |at| self.encoded(at))
     }
@@ -132,12 +144,17 @@ mod tests {
         let row = [Value::Null, Value::Int(5), Value::String("a\0b".into())];
         let mut list = ValueList::of_row(&encode_row(&row));
         assert_eq!(list.all().to_vec(), row);
+        assert_eq!(list.all().joined(), Some(encode_row(&row).as_slice()));
+        assert_eq!(list.all().split_at(1).1.joined(), Some(&encode_row(&row)[1..]));
         assert!(!list.replace_with(1, |out| encode_value(&row[1], out)));
         assert!(list.replace_with(0, |out| encode_value(&row[2], out)));
         assert!(list.replace_with(2, |out| encode_value(&Value::Null, out)));
         assert_eq!(list.all().to_vec(), [row[2].clone(), Value::Int(5), Value::Null]);
+        assert_eq!((list.all().joined(), Values::NONE.joined()), (None, None));
         let (first, rest) = list.all().split_at(1);
         assert_eq!((first.len(), rest.to_vec()), (1, vec![Value::Int(5), Value::Null]));
         assert_eq!(rest.value(2), Value::Error);
+        list.push_encoded(&[TAG_ERROR]);
+        assert_eq!(list.all().errors(), 1);
     }
 }

@@ -3,9 +3,14 @@
 //!
 //! Does not know how changes are computed or stored.
 
+use smallvec::SmallVec;
+
 use crate::foretold;
 use crate::ids::{EventTime, LogTime, ViewId};
 use crate::packing::pack_row;
+
+/// A key's canonical encoding; a string of 19 bytes or two integers lie in place.
+pub type KeyBytes = SmallVec<[u8; 24]>;
 
 /// One row of a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +46,7 @@ pub struct RowChange {
     /// The view.
     pub view: ViewId,
     /// The canonical encoding of the view's key columns.
-    pub key: Vec<u8>,
+    pub key: KeyBytes,
     /// The new row; `None` when the key has no row any more.
     pub row: Option<ViewRow>,
 }

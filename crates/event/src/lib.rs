@@ -16,7 +16,7 @@ pub mod schema;
 pub mod types;
 pub mod value;
 
-pub use changes::{EpochChanges, RowChange, StateChange, ViewRow};
+pub use changes::{EpochChanges, KeyBytes, RowChange, StateChange, ViewRow};
 pub use hash::{Hash256, event_hash, key_hash, logical_partition, partition_of};
 pub use ids::{EventId, EventOrder, EventTime, LogTime, Op, ProducerId, TopicId, ViewId};
 pub use schema::{Classification, Column, TopicKind, TopicSchema};

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use falaj_event::{LogTime, Op, ProducerId, TopicKind, TopicSchema, ViewId};
 use futures::Stream;
@@ -375,9 +375,9 @@ pub struct LookupResponse {
 #[derive(Clone, Debug)]
 pub struct ViewRows {
     /// The requested columns in requested order; row `i` belongs to key `i`. Values whose status is
-    /// not [`ValueStatus::Present`] are NULL, so every field is nullable.
-    pub batch: RecordBatch,
-    /// [`ValueStatus`] as bytes, row by row: `rows * columns` of them.
+    /// not [`ValueStatus::Present`] are NULL.
+    pub columns: Vec<ArrayRef>,
+    /// [`ValueStatus`] as bytes, row by row: as many as keys times columns.
     pub statuses: Vec<u8>,
 }
 

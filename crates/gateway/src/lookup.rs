@@ -152,13 +152,13 @@ impl LookupPlan {
         columns.extend(keys.columns().iter().take(self.echoed).cloned());
         for (selection, view) in self.views.iter().zip(&found.views) {
             let width = selection.columns.len();
-            if view.batch.num_columns() != width
-                || view.batch.num_rows() != rows
+            if view.columns.len() != width
+                || view.columns.iter().any(|column| column.len() != rows)
                 || view.statuses.len() != rows * width
             {
                 return Err(defect("has another shape"));
             }
-            columns.extend(view.batch.columns().iter().cloned());
+            columns.extend(view.columns.iter().cloned());
         }
         let statuses = self.merge_statuses(found.views.into_iter().map(|view| view.statuses), rows);
         let counts = StatusCounts::of(&statuses).ok_or_else(|| defect("has an unknown status"))?;

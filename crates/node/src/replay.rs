@@ -152,7 +152,7 @@ fn recompute(
     let take = |wait: Duration, row: &mut Option<ViewRow>| -> Result<bool> {
         let Some(changes) = engine.take(wait)? else { return Ok(false) };
         for change in changes.rows {
-            if change.view == view.id && change.key == key {
+            if change.view == view.id && change.key.as_slice() == key {
                 *row = change.row;
             }
         }

@@ -310,7 +310,7 @@ impl MemoryBackend {
         let cards = keys.column(selection.key_columns[0]).as_string::<i32>();
         let rows: Vec<_> = cards.iter().map(|card| self.card_row(card, t)).collect();
         let mut statuses = vec![0; rows.len() * selection.columns.len()];
-        let mut columns: Vec<(String, ArrayRef)> = Vec::new();
+        let mut columns: Vec<ArrayRef> = Vec::new();
         for (place, column) in selection.columns.iter().enumerate() {
             let name = selection.view.schema.field(*column).name().clone();
             let mut counts = Vec::new();
@@ -327,20 +327,13 @@ impl MemoryBackend {
                 counts.push(row.as_ref().filter(|_| present).map(|row| row.count));
                 totals.push(value.filter(|_| present));
             }
-            let array: ArrayRef = match name.as_str() {
+            columns.push(match name.as_str() {
                 "count" => Arc::new(Int64Array::from(counts)),
                 "total" => Arc::new(Float64Array::from(totals)),
                 _ => Arc::new(cards.clone()),
-            };
-            columns.push((name, array));
+            });
         }
-        let fields = columns
-            .iter()
-            .map(|(name, array)| Field::new(name, array.data_type().clone(), true))
-            .collect::<Vec<_>>();
-        let arrays = columns.into_iter().map(|(_, array)| array).collect();
-        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap();
-        ViewRows { batch, statuses }
+        ViewRows { columns, statuses }
     }
 
     fn big_batch(request: &ScanRequest, first: i64) -> RecordBatch {
@@ -413,7 +406,7 @@ impl Backend for MemoryBackend {
         let columns = request.columns.clone();
         let selection = ViewSelection { view: request.view.clone(), columns, key_columns: vec![0] };
         let found = self.view_rows(&selection, &keys, t);
-        let mut columns = found.batch.columns().to_vec();
+        let mut columns = found.columns;
         let width = request.columns.len();
         columns.push(status_array(found.statuses, width, keys.num_rows()).unwrap());
         let all = RecordBatch::try_new(request.schema(), columns).unwrap();

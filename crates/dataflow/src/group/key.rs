@@ -5,15 +5,12 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use falaj_event::{EventOrder, EventTime, LogTime};
+use falaj_event::{EventOrder, EventTime, KeyBytes, LogTime};
 use smallvec::SmallVec;
 
 use crate::aggregate::{Object, Slots};
 use crate::group::plan::{Compiled, Window};
 use crate::group::ring::{Ring, Shape};
-
-/// A key's canonical encoding; a string of 19 bytes or two integers lie in place.
-pub type KeyBytes = SmallVec<[u8; 24]>;
 
 /// The wanted cells of an event, in canonical encoding.
 pub(crate) type Cells = Box<[u8]>;
@@ -199,6 +196,7 @@ impl KeyState {
     }
 
     /// Reads a word of each part of the struct.
+    #[inline]
     pub(crate) fn touch_self(&self) -> u64 {
         const WORDS_PER_LINE: usize = 8;
         let key = self.key.first().copied().map_or(0, u64::from);
@@ -211,10 +209,14 @@ impl KeyState {
             .wrapping_add(u64::from(self.touched))
     }
 
-    /// Reads a word of the first and of the last tile of each ring.
+    /// Reads some words of the first and of the last tile of each ring.
+    #[inline]
     pub(crate) fn touch_tiles(&self, plan: &Compiled) -> u64 {
-        let rings = self.rings.iter().zip(&plan.grids);
-        rings.fold(0, |sum: u64, (ring, grid)| sum.wrapping_add(ring.touch(grid.shape())))
+        let mut words = 0;
+        for (ring, grid) in self.rings.iter().zip(&plan.grids) {
+            words ^= ring.touch(grid.shape());
+        }
+        words
     }
 
     /// An estimate of the bytes held, the struct included.

@@ -68,11 +68,14 @@ impl Ring {
     }
 
     /// Reads the ends of the first and of the last tile, which may lie across lines of the cache.
+    #[inline]
     pub(crate) fn touch(&self, shape: Shape) -> u64 {
         let (stride, first) = (shape.stride(), self.head * shape.stride());
-        let places = [first, first + stride - 1, self.records.len().wrapping_sub(stride)];
-        let words = places.into_iter().filter_map(|at| self.records.get(at));
-        words.chain(self.records.last()).fold(0, |sum, word| sum.wrapping_add(*word))
+        let end = self.records.len();
+        // None waits for another.
+        let word = |at: usize| self.records.get(at).copied().unwrap_or_default();
+        (word(first) ^ word(first + stride - 1))
+            ^ (word(end.wrapping_sub(stride)) ^ word(end.wrapping_sub(1)))
     }
 
     /// How many tiles have numbers up to `tile`.

@@ -96,16 +96,11 @@ fn statuses_of_several_views_are_merged_row_by_row() {
     )
     .unwrap();
     let column = || Arc::new(Int64Array::from(vec![Some(1), None])) as ArrayRef;
-    let rows = |columns: Vec<(&str, ArrayRef)>, statuses: &[u8]| ViewRows {
-        batch: RecordBatch::try_from_iter(columns).unwrap(),
-        statuses: statuses.to_vec(),
-    };
+    let rows =
+        |columns: Vec<ArrayRef>, statuses: &[u8]| ViewRows { columns, statuses: statuses.to_vec() };
     let found = LookupResponse {
         t: LogTime(9),
-        views: vec![
-            rows(vec![("count", column()), ("total", column())], &[0, 0, 2, 2]),
-            rows(vec![("count", column())], &[0, 3]),
-        ],
+        views: vec![rows(vec![column(), column()], &[0, 0, 2, 2]), rows(vec![column()], &[0, 3])],
     };
     let keys = plan.keys(&request).unwrap();
     let (t, counts, batch) = plan.answer(&keys, found.clone()).unwrap();
@@ -118,8 +113,14 @@ fn statuses_of_several_views_are_merged_row_by_row() {
     let mut wrong = found.clone();
     wrong.views.pop();
     assert!(plan.answer(&keys, wrong).is_err());
-    let mut wrong = found;
+    let mut wrong = found.clone();
     wrong.views[0].statuses.pop();
+    assert!(plan.answer(&keys, wrong).is_err());
+    let mut wrong = found.clone();
+    wrong.views[0].columns[1] = column().slice(0, 1);
+    assert!(plan.answer(&keys, wrong).is_err());
+    let mut wrong = found;
+    wrong.views[0].columns[1] = Arc::new(StringArray::from(vec!["a", "b"]));
     assert!(plan.answer(&keys, wrong).is_err());
 }
 

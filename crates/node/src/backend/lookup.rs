@@ -231,7 +231,7 @@ fn with_statuses(table: Table<'_>, request: &ScanRequest) -> Result<RecordBatch,
         FixedSizeListArray::try_new(item, width, Arc::new(UInt8Array::from(rows.statuses)), None)
             .map_err(|error| BackendError::internal(error.to_string()))?,
     );
-    let mut columns = rows.batch.columns().to_vec();
+    let mut columns = rows.columns;
     columns.push(statuses);
     RecordBatch::try_new(request.schema(), columns)
         .map_err(|error| BackendError::internal(error.to_string()))

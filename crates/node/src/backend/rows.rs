@@ -2,9 +2,6 @@
 //!
 //! Pure; does not know where rows are stored or who asked.
 
-use std::sync::Arc;
-
-use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::RecordBatch;
 use falaj_event::cells::Cells;
 use falaj_event::encoding::{decode_value, encoded_len};
@@ -54,8 +51,8 @@ pub struct Table<'a> {
     view: &'a ViewInfo,
     columns: &'a [usize],
     types: Vec<ColumnType>,
-    /// By column of the view: which of `columns` it is wanted as.
-    wanted: Vec<Vec<usize>>,
+    /// Columns of the view that are wanted, ascending, and as which of `columns`.
+    wanted: Vec<(usize, usize)>,
     values: Vec<Vec<Value>>,
     statuses: Vec<u8>,
     rows: usize,
@@ -85,15 +82,13 @@ impl<'a> Table<'a> {
                 })
             })
             .collect::<Result<_, _>>()?;
-        let as_wanted = |index| {
-            let wanted = columns.iter().enumerate().filter(move |(_, column)| **column == index);
-            wanted.map(|(out, _)| out).collect()
-        };
+        let mut wanted: Vec<_> = columns.iter().enumerate().map(|(out, at)| (*at, out)).collect();
+        wanted.sort_unstable();
         Ok(Self {
             view,
             columns,
             types,
-            wanted: (0..view.schema.fields().len()).map(as_wanted).collect(),
+            wanted,
             values: columns.iter().map(|_| Vec::with_capacity(rows)).collect(),
             statuses: Vec::with_capacity(rows * columns.len()),
             rows: 0,
@@ -107,12 +102,14 @@ impl<'a> Table<'a> {
     pub fn push(&mut self, stored: &[u8], expired: bool) -> Result<(), BackendError> {
         let first = self.statuses.len();
         self.statuses.resize(first + self.columns.len(), ValueStatus::NotFound as u8);
-        let (mut found, mut rest) = (0, stored);
+        let (mut found, mut rest, mut wanted) = (0, stored, self.wanted.as_slice());
         let damaged = |why: &str| damaged(self.view, why);
         let nothing =
             |rest: &[u8]| damaged(&format!("byte {} begins no value", stored.len() - rest.len()));
         while !rest.is_empty() {
-            let outs = self.wanted.get(found).map_or(&[][..], Vec::as_slice);
+            let outs = wanted.iter().take_while(|(column, _)| *column == found).count();
+            let (outs, others) = wanted.split_at(outs);
+            wanted = others;
             let hidden = expired && !self.view.key.contains(&found);
             let length = match outs.split_last() {
                 Some((last, others)) if !hidden => {
@@ -124,15 +121,15 @@ impl<'a> Table<'a> {
                         Value::Error => (Value::Null, ValueStatus::Error),
                         value => (value, ValueStatus::Present),
                     };
-                    for out in others {
+                    for (_, out) in others {
                         self.values[*out].push(value.clone());
                     }
-                    self.values[*last].push(value);
-                    outs.iter().for_each(|out| self.statuses[first + out] = status as u8);
+                    self.values[last.1].push(value);
+                    outs.iter().for_each(|(_, out)| self.statuses[first + out] = status as u8);
                     length
                 }
                 _ => {
-                    for out in outs {
+                    for (_, out) in outs {
                         self.values[*out].push(Value::Null);
                         self.statuses[first + out] = ValueStatus::Expired as u8;
                     }
@@ -143,8 +140,9 @@ impl<'a> Table<'a> {
             found += 1;
             rest = &rest[length..];
         }
-        if found != self.wanted.len() {
-            let why = format!("{found} columns instead of {}; rebuild state/", self.wanted.len());
+        let width = self.view.schema.fields().len();
+        if found != width {
+            let why = format!("{found} columns instead of {width}; rebuild state/");
             return Err(damaged(&why));
         }
         self.rows += 1;
@@ -170,31 +168,25 @@ impl<'a> Table<'a> {
     /// # Errors
     /// When a value is not of its column's type.
     pub fn finish(self) -> Result<ViewRows, BackendError> {
-        let mut arrays = Vec::with_capacity(self.columns.len());
-        let mut fields = Vec::with_capacity(self.columns.len());
-        for ((index, column_type), values) in self.columns.iter().zip(&self.types).zip(&self.values)
-        {
-            let field: Field = self.view.schema.field(*index).clone().with_nullable(true);
-            let array = to_array(column_type, values).map_err(|error| BackendError::Damaged {
-                message: format!("view {}, column {}: {error}", self.view.name, field.name()),
-            })?;
-            fields.push(Arc::new(field));
-            arrays.push(array);
-        }
-        let options =
-            arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(self.rows));
-        let schema = Arc::new(Schema::new(fields));
-        let batch = RecordBatch::try_new_with_options(schema, arrays, &options)
-            .map_err(|error| BackendError::internal(error.to_string()))?;
-        Ok(ViewRows { batch, statuses: self.statuses })
+        let arrays = self.columns.iter().zip(&self.types).zip(&self.values);
+        let columns = arrays.map(|((index, column_type), values)| {
+            to_array(column_type, values).map_err(|error| {
+                let column = self.view.schema.field(*index).name();
+                let message = format!("view {}, column {column}: {error}", self.view.name);
+                BackendError::Damaged { message }
+            })
+        });
+        Ok(ViewRows { columns: columns.collect::<Result<_, _>>()?, statuses: self.statuses })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use arrow::array::{Array, AsArray, Int64Array, StringArray};
-    use arrow::datatypes::{DataType, Int64Type};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
     use falaj_event::ViewId;
     use falaj_event::encoding::encode_row;
     use falaj_gateway::backend::ViewSelection;
@@ -234,12 +226,12 @@ mod tests {
             found.statuses,
             bytes(&[Present, Error, Present, Present, NotFound, NotFound, NotFound, NotFound])
         );
-        assert_eq!(found.batch.column(2).as_primitive::<Int64Type>().value(0), 7);
-        assert!(found.batch.column(1).is_null(0));
+        assert_eq!(found.columns[2].as_primitive::<Int64Type>().value(0), 7);
+        assert!(found.columns[1].is_null(0));
 
         let expired = answer(Some(4_899), NotFound);
         assert_eq!(expired.statuses[..4], bytes(&[Expired, Expired, Expired, Present]));
-        assert!(expired.batch.column(0).is_null(0));
+        assert!(expired.columns[0].is_null(0));
         let alive = answer(Some(4_900), Unavailable);
         assert_eq!(alive.statuses[..4], bytes(&[Present, Error, Present, Present]));
         assert_eq!(alive.statuses[4], Unavailable as u8);

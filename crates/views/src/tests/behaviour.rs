@@ -471,7 +471,7 @@ fn a_row_becomes_what_was_foretold_of_it_wherever_it_is_read() {
     };
     let change = |n: i64, foretold: Vec<u8>| RowChange {
         view: view(1),
-        key: key(2),
+        key: key(2).into(),
         row: Some(ViewRow { latest_event_time: 9, columns: columns(n), foretold }),
     };
     let apply = |number, t, rows| {

@@ -54,7 +54,7 @@ pub fn epoch(number: u64, t: u64, rows: &[(u8, u64, Option<u64>)]) -> EpochChang
         .iter()
         .map(|&(view_index, n, payload)| RowChange {
             view: view(view_index),
-            key: key(n),
+            key: key(n).into(),
             row: payload.map(row),
         })
         .collect();

@@ -21,7 +21,7 @@ impl Model {
     fn apply(&mut self, changes: &EpochChanges) {
         self.times.push(changes.t.0);
         for change in &changes.rows {
-            let place = (change.view, logical_partition(&change.key), change.key.clone());
+            let place = (change.view, logical_partition(&change.key), change.key.to_vec());
             let row = change.row.as_ref().map(|row| (row.latest_event_time, row.columns.clone()));
             self.rows.entry(place).or_default().insert(changes.t.0, row);
         }

@@ -44,7 +44,7 @@ fn epoch_of(number: u64, rows: u64, view_index: u8) -> EpochChanges {
             let columns = columns.clone();
             let latest_event_time = (T0 + number) as i64;
             let row = ViewRow { latest_event_time, columns, foretold: Vec::new() };
-            RowChange { view: view(view_index), key: key_of(seed), row: Some(row) }
+            RowChange { view: view(view_index), key: key_of(seed).into(), row: Some(row) }
         })
         .collect();
     rows.sort_by(|a, b| a.key.cmp(&b.key));

@@ -272,10 +272,10 @@ pub(super) fn fold(contents: &mut BTreeMap<ViewId, Contents>, changes: &EpochCha
         let view = contents.entry(change.view).or_default();
         match &change.row {
             Some(row) => {
-                view.insert(change.key.clone(), (row.latest_event_time, row.columns.clone()));
+                view.insert(change.key.to_vec(), (row.latest_event_time, row.columns.clone()));
             }
             None => {
-                view.remove(&change.key);
+                view.remove(change.key.as_slice());
             }
         }
     }
