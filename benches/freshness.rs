@@ -155,6 +155,15 @@ async fn run(scale: Scale) -> Result<()> {
     let newest = acks.last().context("no acknowledgement")?.0;
     let store = Arc::clone(&core.store);
     tokio::task::spawn_blocking(move || store.wait_for(newest, Instant::now() + WAIT)).await??;
+    // Who waits may be told before who watches.
+    let seen_last = || {
+        let passed = passed.lock().unwrap_or_else(PoisonError::into_inner);
+        passed.last().is_some_and(|(t, _)| *t >= newest)
+    };
+    let deadline = Instant::now() + WAIT;
+    while !seen_last() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     core.store.unwatch(watch);
     let passed = passed.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let ages = ages(&acks, &passed)?;

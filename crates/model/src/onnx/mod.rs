@@ -6,7 +6,9 @@
 //! that it does not know is refused when the model is read, never skipped. Does not know what the
 //! numbers mean.
 
+mod functions;
 mod kernels;
+mod layout;
 mod operators;
 mod proto;
 mod tensor;
@@ -180,7 +182,10 @@ impl OnnxModel {
         let mut steps = Vec::new();
         for node in &graph.node {
             let attributes = Attributes::of(node);
-            let operator = Operator::read(&node.domain, &node.op_type, &attributes, opset)?;
+            let operator = {
+                let (domain, name, outputs) = (&node.domain, &node.op_type, node.output.len());
+                Operator::read(domain, name, &attributes, opset, outputs)?
+            };
             // Optional inputs are left out at the end only, as exporters do.
             let read = node.input.iter().take_while(|name| !name.is_empty());
             let slot = |name: &String| {

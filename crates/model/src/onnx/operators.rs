@@ -1,10 +1,12 @@
 //! The operators that exporters of tabular models emit: their attributes, and what they are given.
 
 use super::OnnxError;
+use super::functions::Function;
 use super::kernels::{
     arg_max, batch_norm, binary, cast, concat, extract, flatten, imputed, map, matmul, normalised,
     reshape, scaled, softmax, squeeze, unsqueeze,
 };
+use super::layout::Layout;
 use super::tensor::{Attributes, Tensor};
 use super::trees::{Labels, PostTransform, Trees, logistic, read_labels};
 
@@ -34,6 +36,7 @@ pub(super) enum Operator {
     LinearRegressor(Linear),
     LinearClassifier(Linear, Labels),
     Trees(Box<Trees>),
+    Layout(Layout),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,20 +45,6 @@ pub(super) enum Arithmetic {
     Sub,
     Mul,
     Div,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Function {
-    Relu,
-    Sigmoid,
-    Tanh,
-    Exp,
-    Log,
-    Sqrt,
-    Neg,
-    Abs,
-    LeakyRelu(f32),
-    Elu(f32),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,9 +88,13 @@ impl Operator {
         name: &str,
         attributes: &Attributes<'_>,
         opset: i64,
+        outputs: usize,
     ) -> Result<Self, OnnxError> {
         match domain {
-            "" | "ai.onnx" => Self::read_main(name, attributes, opset),
+            "" | "ai.onnx" => match Layout::read(name, attributes, outputs)? {
+                Some(layout) => Ok(Self::Layout(layout)),
+                None => Self::read_main(name, attributes, opset),
+            },
             "ai.onnx.ml" => Self::read_ml(name, attributes),
             _ => Err(OnnxError::Operator { operator: format!("{domain}.{name}") }),
         }
@@ -131,6 +124,21 @@ impl Operator {
             "Sqrt" => Self::Unary(Function::Sqrt),
             "Neg" => Self::Unary(Function::Neg),
             "Abs" => Self::Unary(Function::Abs),
+            "Erf" => Self::Unary(Function::Erf),
+            "Gelu" => Self::Unary(match a.text("approximate", "none").as_str() {
+                "tanh" => Function::GeluByTanh,
+                _ => Function::Gelu,
+            }),
+            "Softplus" => Self::Unary(Function::Softplus),
+            "Sign" => Self::Unary(Function::Sign),
+            "HardSigmoid" => {
+                Self::Unary(Function::HardSigmoid(a.float("alpha", 0.2), a.float("beta", 0.5)))
+            }
+            "HardSwish" => Self::Unary(Function::HardSwish),
+            "Selu" => Self::Unary(Function::Selu(
+                a.float("alpha", 1.673_263_2),
+                a.float("gamma", 1.050_701),
+            )),
             "LeakyRelu" => Self::Unary(Function::LeakyRelu(a.float("alpha", 0.01))),
             "Elu" => Self::Unary(Function::Elu(a.float("alpha", 1.0))),
             "Clip" => Self::Clip { low: a.float("min", f32::MIN), high: a.float("max", f32::MAX) },
@@ -254,6 +262,7 @@ impl Operator {
             Self::Imputer { values, replaced } => one(imputed(input(0)?, values, *replaced)?),
             Self::LinearRegressor(linear) => one(linear.regress(input(0)?)?),
             Self::LinearClassifier(linear, labels) => linear.classify(input(0)?, labels),
+            Self::Layout(layout) => layout.run(inputs),
             Self::Trees(trees) => match &trees.labels {
                 None => one(trees.regress(input(0)?)?),
                 Some(labels) => {
@@ -261,41 +270,6 @@ impl Operator {
                     Ok(vec![labels.pick(&chosen), scores])
                 }
             },
-        }
-    }
-}
-
-impl Function {
-    fn at(self, x: f32) -> f32 {
-        match self {
-            Self::Relu => {
-                if x < 0.0 {
-                    0.0
-                } else {
-                    x
-                }
-            }
-            Self::Sigmoid => logistic(x),
-            Self::Tanh => libm::tanhf(x),
-            Self::Exp => libm::expf(x),
-            Self::Log => libm::logf(x),
-            Self::Sqrt => x.sqrt(),
-            Self::Neg => -x,
-            Self::Abs => x.abs(),
-            Self::LeakyRelu(alpha) => {
-                if x < 0.0 {
-                    alpha * x
-                } else {
-                    x
-                }
-            }
-            Self::Elu(alpha) => {
-                if x < 0.0 {
-                    alpha * (libm::expf(x) - 1.0)
-                } else {
-                    x
-                }
-            }
         }
     }
 }

@@ -187,3 +187,187 @@ fn what_is_not_known_is_refused_by_name() {
     assert!(matches!(relu.scores(&[1.0, 2.0], 2), Err(OnnxError::Inputs { .. })));
     assert_eq!(relu.scores(&[-1.0, 2.0], 1).expect("scores").1, [0.0, 2.0]);
 }
+
+fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), i: value, ..Default::default() }
+}
+
+fn float_constant(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
+    let (name, dims, float_data) = (name.to_owned(), dims.to_vec(), values.to_vec());
+    TensorProto { name, dims, data_type: 1, float_data, ..Default::default() }
+}
+
+fn int_constant(name: &str, values: &[i64]) -> TensorProto {
+    let (name, int64_data) = (name.to_owned(), values.to_vec());
+    TensorProto {
+        name,
+        dims: vec![values.len() as i64],
+        data_type: 7,
+        int64_data,
+        ..Default::default()
+    }
+}
+
+/// A graph over `x`: each step is an operator, what it reads, what it writes, and its attributes.
+type Steps<'a> = &'a [(&'a str, &'a [&'a str], &'a [&'a str], Vec<AttributeProto>)];
+
+fn graph(columns: i64, steps: Steps<'_>, initializer: Vec<TensorProto>, output: &str) -> OnnxModel {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let node =
+        |(operator, reads, writes, attribute): &(&str, &[&str], &[&str], Vec<_>)| NodeProto {
+            input: names(reads),
+            output: names(writes),
+            op_type: (*operator).to_owned(),
+            attribute: attribute.clone(),
+            domain: String::new(),
+        };
+    let output = vec![ValueInfo { name: output.to_owned(), r#type: None }];
+    let node = steps.iter().map(node).collect();
+    let graph = Some(GraphProto { node, initializer, input: vec![input(columns)], output });
+    let opset_import = vec![OperatorSet { domain: String::new(), version: 17 }];
+    let bytes = ModelProto { graph, opset_import }.encode_to_vec();
+    OnnxModel::read(&bytes).expect("a model")
+}
+
+/// As a network for tables is exported: a category looked up in a table, numbers normalised, a gate.
+#[test]
+fn networks_with_embeddings_norms_and_gates_are_evaluated() {
+    let steps: Steps<'_> = &[
+        ("Slice", &["x", "zero", "one", "one"], &["category"], vec![]),
+        ("Slice", &["x", "one", "four", "one"], &["numbers"], vec![]),
+        ("Cast", &["category"], &["code"], vec![int("to", 7)]),
+        ("Squeeze", &["code", "one"], &["codes"], vec![]),
+        ("Gather", &["table", "codes"], &["embedded"], vec![int("axis", 0)]),
+        ("LayerNormalization", &["numbers", "gain", "shift"], &["normal"], vec![]),
+        ("Concat", &["embedded", "normal"], &["all"], vec![int("axis", 1)]),
+        ("Gelu", &["all"], &["active"], vec![]),
+        ("Split", &["all", "lengths"], &["left", "right"], vec![int("axis", 1)]),
+        ("ReduceMean", &["left", "one"], &["mean"], vec![int("keepdims", 1)]),
+        ("Greater", &["mean", "half"], &["is_large"], vec![]),
+        ("ReduceSum", &["active", "one"], &["sum"], vec![int("keepdims", 1)]),
+        ("ReduceMax", &["right", "one"], &["greatest"], vec![int("keepdims", 1)]),
+        ("Where", &["is_large", "sum", "greatest"], &["y"], vec![]),
+    ];
+    let constants = vec![
+        int_constant("zero", &[0]),
+        int_constant("one", &[1]),
+        int_constant("four", &[4]),
+        int_constant("lengths", &[2, 3]),
+        float_constant("half", &[1], &[0.5]),
+        float_constant("table", &[3, 2], &[0.25, 0.5, 2.0, -1.0, 3.0, 1.5]),
+        float_constant("gain", &[3], &[1.0, 2.0, -0.5]),
+        float_constant("shift", &[3], &[0.0, 0.5, 1.0]),
+    ];
+    let model = graph(4, steps, constants, "y");
+    let reference = |row: &[f32]| -> f64 {
+        let table = [[0.25, 0.5], [2.0, -1.0], [3.0, 1.5]];
+        let numbers: Vec<f64> = row[1..].iter().map(|x| f64::from(*x)).collect();
+        let mean = numbers.iter().sum::<f64>() / 3.0;
+        let variance = numbers.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 3.0;
+        let (gain, shift) = ([1.0, 2.0, -0.5], [0.0, 0.5, 1.0]);
+        let normal = |at: usize| (numbers[at] - mean) / (variance + 1e-5).sqrt();
+        let normal: Vec<f64> = (0..3).map(|at| normal(at) * gain[at] + shift[at]).collect();
+        let embedded = table[row[0] as usize];
+        let gelu = |x: f64| 0.5 * x * (1.0 + libm::erf(x / 2.0f64.sqrt()));
+        match (embedded[0] + embedded[1]) / 2.0 > 0.5 {
+            true => embedded.iter().chain(&normal).map(|x| gelu(*x)).sum(),
+            false => normal.into_iter().fold(f64::NEG_INFINITY, f64::max),
+        }
+    };
+    let rows = [[0.0, 1.0, 2.0, 4.0], [1.0, -3.0, 0.5, 9.0], [2.0, 7.0, 7.5, -1.0]];
+    let together = model.scores(rows.as_flattened(), 4).expect("scores").1;
+    for (row, score) in rows.iter().zip(together) {
+        assert!((f64::from(score) - reference(row)).abs() < 1e-5, "{row:?}: {score}");
+        assert_eq!(model.scores(row, 4).expect("scores").1, [score]);
+    }
+    let unknown = model.scores(&[3.0, 1.0, 2.0, 4.0], 4).expect_err("no such category");
+    assert_eq!(unknown.to_string(), "`Gather`: index 3 is not among 3");
+}
+
+#[test]
+fn functions_are_what_they_are_called() {
+    let of = |operator: &str, attributes: Vec<AttributeProto>, x: f32| {
+        let model = graph(1, &[(operator, &["x"], &["y"], attributes)], vec![], "y");
+        f64::from(model.scores(&[x], 1).expect("scores").1[0])
+    };
+    for x in [-4.0f32, -0.75, 0.0, 0.3, 2.5] {
+        let wide = f64::from(x);
+        for (operator, attributes, expected) in [
+            ("Erf", vec![], libm::erf(wide)),
+            ("Gelu", vec![], 0.5 * wide * (1.0 + libm::erf(wide / 2f64.sqrt()))),
+            ("Gelu", vec![text("approximate", "tanh")], {
+                let inner = (2.0 / std::f64::consts::PI).sqrt() * (wide + 0.044_715 * wide.powi(3));
+                0.5 * wide * (1.0 + inner.tanh())
+            }),
+            ("Softplus", vec![], wide.exp().ln_1p()),
+            ("Sign", vec![], if x == 0.0 { 0.0 } else { wide.signum() }),
+            ("HardSigmoid", vec![], (0.2 * wide + 0.5).clamp(0.0, 1.0)),
+            ("HardSwish", vec![], wide * (wide / 6.0 + 0.5).clamp(0.0, 1.0)),
+            ("Selu", vec![], {
+                let scaled = if wide > 0.0 { wide } else { 1.673_263_242 * wide.exp_m1() };
+                1.050_700_987 * scaled
+            }),
+        ] {
+            let own = of(operator, attributes, x);
+            assert!((own - expected).abs() < 2e-6, "{operator}({x}): {own} {expected}");
+        }
+    }
+}
+
+#[test]
+fn several_tensors_are_put_together_value_by_value() {
+    let constants =
+        || vec![float_constant("c", &[3], &[1.0, -2.0, 0.5]), int_constant("two", &[2])];
+    let run = |steps: Steps<'_>| {
+        let model = graph(3, steps, constants(), "y");
+        model.scores(&[2.0, -3.0, 0.5, -1.0, 4.0, f32::NAN], 3).expect("scores").1
+    };
+    let least = run(&[("Min", &["x", "c"], &["y"], vec![])]);
+    assert_eq!(least[..5], [1.0, -3.0, 0.5, -1.0, -2.0]);
+    assert!(least[5].is_nan());
+    assert_eq!(run(&[("Max", &["x", "c"], &["y"], vec![])])[..5], [2.0, -2.0, 0.5, 1.0, 4.0]);
+    assert_eq!(run(&[("Pow", &["x", "two"], &["y"], vec![])])[..5], [4.0, 9.0, 0.25, 1.0, 16.0]);
+    for (operator, expected) in [
+        ("Equal", [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]),
+        ("Less", [0.0, 1.0, 0.0, 1.0, 0.0, 0.0]),
+        ("LessOrEqual", [0.0, 1.0, 1.0, 1.0, 0.0, 0.0]),
+        ("Greater", [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]),
+        ("GreaterOrEqual", [1.0, 0.0, 1.0, 0.0, 1.0, 0.0]),
+    ] {
+        let as_floats = vec![int("to", 1)];
+        let steps: Steps<'_> =
+            &[(operator, &["x", "c"], &["b"], vec![]), ("Cast", &["b"], &["y"], as_floats.clone())];
+        assert_eq!(run(steps), expected, "{operator}");
+        let steps: Steps<'_> = &[
+            (operator, &["x", "c"], &["b"], vec![]),
+            ("Not", &["b"], &["n"], vec![]),
+            ("Cast", &["n"], &["y"], as_floats),
+        ];
+        assert_eq!(run(steps), expected.map(|value| 1.0 - value), "not {operator}");
+    }
+    let turned: Steps<'_> = &[
+        ("Unsqueeze", &["x", "two"], &["deep"], vec![]),
+        ("Transpose", &["deep"], &["turned"], vec![ints("perm", &[0, 2, 1])]),
+        ("ReduceMin", &["turned"], &["y"], vec![ints("axes", &[1, 2]), int("keepdims", 0)]),
+    ];
+    assert_eq!(run(turned)[0], -3.0);
+    let sum: f32 =
+        run(&[("LogSoftmax", &["x"], &["y"], vec![])])[..3].iter().map(|x| x.exp()).sum();
+    assert!((sum - 1.0).abs() < 1e-6, "{sum}");
+}
+
+#[test]
+fn what_would_mix_rows_is_refused() {
+    let constants = || vec![int_constant("zero", &[0]), int_constant("one", &[1])];
+    for steps in [
+        &[("ReduceSum", &["x", "zero"] as &[&str], &["y"] as &[&str], vec![])],
+        &[("Slice", &["x", "zero", "one", "zero"] as _, &["y"] as _, vec![])],
+        &[("Transpose", &["x"] as _, &["y"] as _, vec![])],
+        &[("Split", &["x"] as _, &["y", "z"] as _, vec![int("axis", 0)])],
+        &[("LayerNormalization", &["x", "one"] as _, &["y"] as _, vec![int("axis", 0)])],
+    ] {
+        let model = graph(2, steps, constants(), "y");
+        let error = model.scores(&[1.0, 2.0, 3.0, 4.0], 2).expect_err("refused").to_string();
+        assert!(error.contains("a row's score is its own"), "{error}");
+    }
+}
