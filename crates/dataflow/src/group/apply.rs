@@ -380,13 +380,15 @@ impl GroupCore {
             self.invalid_retractions += count;
             return;
         };
-        let taken = state.events.remove(order, cells.clone(), count);
-        self.invalid_retractions += count - taken;
         let parsed = std::mem::take(&mut self.scratch.parsed);
-        for _ in 0..taken {
-            let event = Event { parsed: &parsed, cells: &cells, order: &order };
+        let (row, mut taken) = ((order, cells), 0);
+        // One at a time: a tile that is folded anew is folded over exactly the events it counts.
+        while taken < count && state.events.remove(&row) {
+            let event = Event { parsed: &parsed, cells: &row.1, order: &row.0 };
             state.remove(&self.plan, &event, &mut self.scratch);
+            taken += 1;
         }
+        self.invalid_retractions += count - taken;
         self.scratch.parsed = parsed;
         if taken > 0 {
             self.touch(id);

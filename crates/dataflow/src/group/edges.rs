@@ -221,3 +221,28 @@ fn rows_foretell_no_more_than_is_likely_to_come_true() {
     let busy = core.advance(LogTime(time.cast_unsigned())).pop().unwrap();
     assert!(busy.later.iter().all(|(at, _)| *at <= time + 8), "{:?}", busy.later);
 }
+
+/// A tile that loses all of its events at once, one of which was in it twice.
+#[test]
+fn a_row_that_was_there_twice_leaves_at_once() {
+    let call = |function| AggregateCall {
+        function,
+        input: Some(3),
+        input_type: ColumnType::Int64,
+        filter: None,
+        frame: range(100, 1),
+        output_type: ColumnType::Int64,
+    };
+    let aggregates = [AggregateFunction::First, AggregateFunction::Last].map(call).to_vec();
+    let plan = GroupPlan { aggregates, ..plan(&[], true) };
+    for (twice, other) in [(5, 6), (6, 5)] {
+        let mut core = GroupCore::new(plan.clone(), b"");
+        let place = |event_time| order(event_time, 7, event_time.cast_unsigned());
+        core.update(b"\x00", place(twice), &int(1), 2).unwrap();
+        core.update(b"\x00", place(other), &int(2), 1).unwrap();
+        core.advance(LogTime(7));
+        core.update(b"\x00", place(twice), &int(1), -2).unwrap();
+        core.advance(LogTime(8));
+        assert_eq!(values(&core), [Value::Int(2), Value::Int(2)]);
+    }
+}

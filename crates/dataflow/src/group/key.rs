@@ -56,16 +56,14 @@ impl Events {
         *self.all.entry((order, cells)).or_default() += count;
     }
 
-    /// Takes occurrences away; returns how many there were to take.
-    pub(crate) fn remove(&mut self, order: EventOrder, cells: Cells, count: u64) -> u64 {
-        let entry = (order, cells);
-        let Some(have) = self.all.get_mut(&entry) else { return 0 };
-        let taken = count.min(*have);
-        *have -= taken;
+    /// Takes one occurrence away; says whether there was one.
+    pub(crate) fn remove(&mut self, event: &(EventOrder, Cells)) -> bool {
+        let Some(have) = self.all.get_mut(event) else { return false };
+        *have -= 1;
         if *have == 0 {
-            self.all.remove(&entry);
+            self.all.remove(event);
         }
-        taken
+        true
     }
 
     /// Retractable events with event times from `start` to before `end`, ascending.

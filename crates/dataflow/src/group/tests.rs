@@ -427,8 +427,19 @@ fn run(seed: u64, retractable: bool) {
     run.finish();
 }
 
+/// Many more with `FALAJ_SLOW`.
+fn cases() -> u32 {
+    if std::env::var_os("FALAJ_SLOW").is_some() { 20_000 } else { 150 }
+}
+
+/// Both occurrences of a row that decides what is first are taken back in one step.
+#[test]
+fn occurrences_that_leave_together_are_forgotten_together() {
+    run(180_804_971_360_987_516, true);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn append_only_views_are_their_meaning(seed in any::<u64>()) {
